@@ -1,0 +1,1 @@
+"""What can be searched: conditional spaces, budgets and typed trial configurations."""

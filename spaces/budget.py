@@ -1,0 +1,110 @@
+"""Budgets: how large the images, how many the folds, how long the trainings of a search are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from spaces.errors import ConfigError, nearest
+from spaces.parameter import Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What a trial may cost; everything here is fixed for a search, nothing is searched.
+
+    ``settings`` are flat dotted names, as in a configuration; ``generators`` hold the same for one generator
+    only (names without the leading ``generator.``). A searched dimension of the same name overrides them.
+    """
+
+    name: str
+    folds: int
+    trials: int
+    note: str
+    settings: Mapping[str, Value]
+    generators: Mapping[str, Mapping[str, Value]]
+
+
+def _budget(
+    name: str,
+    *,
+    folds: int,
+    trials: int,
+    note: str,
+    settings: dict[str, Value],
+    generators: dict[str, dict[str, Value]],
+) -> Budget:
+    return Budget(
+        name=name,
+        folds=folds,
+        trials=trials,
+        note=note,
+        settings=MappingProxyType(settings),
+        generators=MappingProxyType({key: MappingProxyType(value) for key, value in generators.items()}),
+    )
+
+
+BUDGETS: Mapping[str, Budget] = MappingProxyType(
+    {
+        "quick": _budget(
+            "quick",
+            folds=3,
+            trials=12,
+            note="demonstration: the generators are undertrained, the scores show that it runs, not what helps",
+            settings={
+                "preprocess.pixels": 32,
+                "classifier.name": "small_cnn",
+                "classifier.epochs": 12,
+                "classifier.batch_size": 32,
+                "classifier.learning_rate": 1e-3,
+            },
+            generators={
+                "dcgan": {"steps": 300, "batch_size": 32, "width": 32},
+                "egan": {"steps": 150, "batch_size": 32, "width": 32},
+            },
+        ),
+        "standard": _budget(
+            "standard",
+            folds=5,
+            trials=50,
+            note="the smallest budget at which every generator's synthetic-only score is above chance",
+            settings={
+                "preprocess.pixels": 32,
+                "classifier.name": "small_cnn",
+                "classifier.epochs": 40,
+                "classifier.batch_size": 32,
+                "classifier.learning_rate": 1e-3,
+            },
+            generators={
+                "dcgan": {"steps": 4000, "batch_size": 32, "width": 32},
+                "egan": {"steps": 2000, "batch_size": 32, "width": 32},
+            },
+        ),
+        "paper": _budget(
+            "paper",
+            folds=5,
+            trials=100,
+            note="the papers' own settings; meant for GPUs",
+            settings={
+                "preprocess.pixels": 80,
+                "classifier.name": "resnet50",
+                "classifier.epochs": 100,
+                "classifier.batch_size": 8,
+                "classifier.learning_rate": 2e-4,
+            },
+            generators={
+                "dcgan": {"steps": 70_000, "batch_size": 8, "learning_rate": 1e-3, "width": 64, "per_class": True},
+                "egan": {"steps": 70_000, "batch_size": 32, "width": 64, "per_class": True},
+            },
+        ),
+    }
+)
+
+
+def budget_named(name: str) -> Budget:
+    """The budget of that name. Raises: ConfigError, with the valid names."""
+    try:
+        return BUDGETS[name]
+    except KeyError:
+        raise ConfigError(f"budget '{name}' does not exist; {nearest(name, BUDGETS)}.") from None

@@ -1,0 +1,322 @@
+"""Typed configuration of one trial; the only place where flat dictionaries become typed values."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+from spaces.budget import Budget
+from spaces.errors import ConfigError, SpaceError, nearest
+from spaces.parameter import Choice, Value
+from spaces.space import Assignment, Space, digest_of
+
+
+def _require(holds: bool, name: str, value: object, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name} is {value!r}; expected {expected}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreprocessConfig:
+    """Crop, intensity scaling and size; percentiles are fitted on the training fold (paper 1, section 4.1)."""
+
+    pixels: int = 32
+    low_percentile: float = 0.5
+    high_percentile: float = 99.5
+
+    def __post_init__(self) -> None:
+        _require(
+            16 <= self.pixels <= 512 and self.pixels % 16 == 0,
+            "preprocess.pixels",
+            self.pixels,
+            "a multiple of 16, 16 to 512",
+        )
+        _require(
+            0 <= self.low_percentile < self.high_percentile <= 100,
+            "preprocess.low_percentile / high_percentile",
+            (self.low_percentile, self.high_percentile),
+            "0 <= low < high <= 100",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoGeneratorConfig:
+    """No synthetic images."""
+
+    name: ClassVar[str] = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DcganConfig:
+    """DCGAN (Radford et al. 2016). ``steps`` count generator updates; one discriminator update before each."""
+
+    name: ClassVar[str] = "dcgan"
+    steps: int = 2000
+    batch_size: int = 32
+    learning_rate: float = 2e-4
+    latent_size: int = 64
+    width: int = 32
+    per_class: bool = False
+
+    def __post_init__(self) -> None:
+        _check_gan(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EganConfig:
+    """Evolutionary GAN (Wang et al. 2019). ``steps`` count generations: D steps, three mutations, selection."""
+
+    name: ClassVar[str] = "egan"
+    steps: int = 1000
+    batch_size: int = 32
+    learning_rate: float = 2e-4
+    latent_size: int = 64
+    width: int = 32
+    per_class: bool = False
+    gamma: float = 0.005
+    survivors: int = 1
+    discriminator_steps: int = 3
+    evaluation_batch: int = 256
+
+    def __post_init__(self) -> None:
+        _check_gan(self)
+        _require(self.gamma >= 0, "generator.gamma", self.gamma, "a number >= 0")
+        _require(1 <= self.survivors <= 8, "generator.survivors", self.survivors, "1 to 8")
+        _require(
+            1 <= self.discriminator_steps <= 20, "generator.discriminator_steps", self.discriminator_steps, "1 to 20"
+        )
+        _require(self.evaluation_batch >= 2, "generator.evaluation_batch", self.evaluation_batch, "at least 2")
+
+
+def _check_gan(config: DcganConfig | EganConfig) -> None:
+    _require(config.steps >= 1, "generator.steps", config.steps, "at least 1")
+    _require(config.batch_size >= 2, "generator.batch_size", config.batch_size, "at least 2")
+    _require(0 < config.learning_rate <= 1, "generator.learning_rate", config.learning_rate, "more than 0, at most 1")
+    _require(1 <= config.latent_size <= 1024, "generator.latent_size", config.latent_size, "1 to 1024")
+    _require(4 <= config.width <= 512, "generator.width", config.width, "4 to 512")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyntheticConfig:
+    """How many synthetic images a trial takes from the pool (methods: pool).
+
+    ``ratio`` is synthetic / real; ``balance`` fills minority classes first.
+    """
+
+    ratio: float = 1.0
+    balance: bool = False
+
+    def __post_init__(self) -> None:
+        _require(0 < self.ratio <= 2, "synthetic.ratio", self.ratio, "more than 0, at most 2")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealConfig:
+    """Real images only."""
+
+    name: ClassVar[str] = "real"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlendConfig:
+    """Real and synthetic images together, unmixed."""
+
+    name: ClassVar[str] = "blend"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixupConfig:
+    """Mixup of real with real images, lambda ~ Beta(alpha, alpha) (Zhang et al. 2018)."""
+
+    name: ClassVar[str] = "mixup"
+    mixup_alpha: float = 0.2
+
+    def __post_init__(self) -> None:
+        _require(0 < self.mixup_alpha <= 10, "mixer.mixup_alpha", self.mixup_alpha, "more than 0, at most 10")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenMixConfig:
+    """GenMix: partners from synthetic and real images, lambda ~ Beta(alpha, 1) (Lee et al. 2024)."""
+
+    name: ClassVar[str] = "genmix"
+    genmix_alpha: float = 0.3
+
+    def __post_init__(self) -> None:
+        _require(0 < self.genmix_alpha <= 10, "mixer.genmix_alpha", self.genmix_alpha, "more than 0, at most 10")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierConfig:
+    """The classifier and its training."""
+
+    name: str = "small_cnn"
+    epochs: int = 40
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    class_weights: bool = True
+
+    def __post_init__(self) -> None:
+        if self.name not in CLASSIFIERS:
+            raise ConfigError(f"classifier.name is '{self.name}'; {nearest(self.name, CLASSIFIERS)}.")
+        _require(self.epochs >= 1, "classifier.epochs", self.epochs, "at least 1")
+        _require(self.batch_size >= 2, "classifier.batch_size", self.batch_size, "at least 2")
+        _require(0 < self.learning_rate <= 1, "classifier.learning_rate", self.learning_rate, "more than 0, at most 1")
+        _require(0 <= self.weight_decay <= 1, "classifier.weight_decay", self.weight_decay, "0 to 1")
+
+
+GeneratorConfig: TypeAlias = NoGeneratorConfig | DcganConfig | EganConfig
+MixerConfig: TypeAlias = RealConfig | BlendConfig | MixupConfig | GenMixConfig
+
+GENERATORS: Mapping[str, type[GeneratorConfig]] = {
+    each.name: each for each in (NoGeneratorConfig, DcganConfig, EganConfig)
+}
+MIXERS: Mapping[str, type[MixerConfig]] = {
+    each.name: each for each in (RealConfig, BlendConfig, MixupConfig, GenMixConfig)
+}
+CLASSIFIERS: tuple[str, ...] = ("small_cnn", "resnet50")
+SYNTHETIC_MIXERS: tuple[str, ...] = (BlendConfig.name, GenMixConfig.name)
+"""Mixers that use synthetic images; ``generator.*`` and ``synthetic.*`` exist only under these."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialConfig:
+    """Everything that one trial computes with, stage by stage."""
+
+    preprocess: PreprocessConfig
+    generator: GeneratorConfig
+    synthetic: SyntheticConfig | None
+    mixer: MixerConfig
+    affine: bool
+    classifier: ClassifierConfig
+
+    def __post_init__(self) -> None:
+        wants = self.mixer.name in SYNTHETIC_MIXERS
+        has = not isinstance(self.generator, NoGeneratorConfig) and self.synthetic is not None
+        if wants and not has:
+            raise ConfigError(
+                f"mixer.name={self.mixer.name} needs synthetic images; set generator.name to a generator."
+            )
+        if not wants and (has or self.synthetic is not None):
+            raise ConfigError(
+                f"mixer.name={self.mixer.name} uses no synthetic images; leave generator.* and synthetic.* out."
+            )
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits; equal exactly where the trial computes the same."""
+        return digest_of(as_dict(self))
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """A configuration dataclass as plain nested data, each component with its name."""
+    data: dict[str, Any] = {}
+    if isinstance(getattr(type(config), "name", None), str):
+        data["name"] = config.name
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        data[field.name] = as_dict(value) if dataclasses.is_dataclass(value) else value
+    return data
+
+
+def trial_config(flat: Mapping[str, Value], budget: Budget) -> TrialConfig:
+    """Parse a flat configuration over a budget's settings.
+
+    Args:
+        flat: dotted names to values, as sampled from a space; absent names take the budget's value, then
+            the default of the component.
+        budget: supplies sizes and lengths that are not searched.
+
+    Returns:
+        The typed configuration.
+
+    Raises:
+        ConfigError: on an unknown name or component, or a value outside its bounds.
+    """
+    settings: Assignment = {**budget.settings, **flat}
+    mixer_type = _component(MIXERS, "mixer.name", settings.pop("mixer.name", "real"))
+    generator_type = _component(GENERATORS, "generator.name", settings.pop("generator.name", "none"))
+    presets = {f"generator.{key}": value for key, value in budget.generators.get(generator_type.name, {}).items()}
+    settings = {**presets, **settings}
+    affine = settings.pop("affine", False)
+    _require(isinstance(affine, bool), "affine", affine, "on or off")
+    synthetic_type = SyntheticConfig if generator_type is not NoGeneratorConfig else None
+    config = TrialConfig(
+        preprocess=_take(PreprocessConfig, "preprocess", settings),
+        generator=_take(generator_type, "generator", settings),
+        synthetic=_take(synthetic_type, "synthetic", settings) if synthetic_type else None,
+        mixer=_take(mixer_type, "mixer", settings),
+        affine=bool(affine),
+        classifier=_take(ClassifierConfig, "classifier", settings),
+    )
+    if settings:
+        name = min(settings)
+        raise ConfigError(f"'{name}' is no setting of this configuration; {nearest(name, known_names())}.")
+    return config
+
+
+def _component(registry: Mapping[str, type[Any]], name: str, value: Value) -> type[Any]:
+    if value not in registry:
+        raise ConfigError(f"{name} is '{value}'; {nearest(str(value), registry)}.")
+    return registry[str(value)]
+
+
+def _take(kind: type[Any], group: str, settings: Assignment) -> Any:
+    """Build ``kind`` from the settings of its group, and take these out of ``settings``."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    given = {name: settings.pop(f"{group}.{name}") for name in fields if f"{group}.{name}" in settings}
+    for name, value in given.items():
+        given[name] = _typed(f"{group}.{name}", value, str(fields[name].type))
+    return kind(**given)
+
+
+def _typed(name: str, value: Value, kind: str) -> Value:
+    """Check a value against a field's annotation; an int is a float too, a bool is neither."""
+    if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    expected = {"bool": bool, "int": int, "str": str}.get(kind)
+    if expected is not None and isinstance(value, expected) and (kind == "bool" or not isinstance(value, bool)):
+        return value
+    raise ConfigError(f"{name} is {value!r}; expected {kind}.")
+
+
+def known_names() -> tuple[str, ...]:
+    """Every flat name that some configuration understands."""
+    groups: list[tuple[str, type[Any]]] = [("preprocess", PreprocessConfig), ("synthetic", SyntheticConfig)]
+    groups += [("generator", each) for each in GENERATORS.values()] + [("mixer", each) for each in MIXERS.values()]
+    groups.append(("classifier", ClassifierConfig))
+    names = {f"{group}.{field.name}" for group, kind in groups for field in dataclasses.fields(kind)}
+    return tuple(sorted(names | {"affine", "mixer.name", "generator.name"}))
+
+
+def check_space(space: Space, budget: Budget) -> None:
+    """Check that every corner of a space is a configuration that a trial can run.
+
+    Raises: SpaceError, naming the first dimension whose name or bounds no trial understands.
+    """
+    for name in space.names:
+        if name not in known_names():
+            raise SpaceError(
+                f"space '{space.name}' has the dimension '{name}', which no trial understands; "
+                f"{nearest(name, known_names())}."
+            )
+    for dimension in space.dimensions:
+        parameter = dimension.parameter
+        values = parameter.options if isinstance(parameter, Choice) else (parameter.low, parameter.high)
+        for value in values:
+            corner = space.complete({**_activation(space, dimension.name), dimension.name: value})
+            try:
+                trial_config(corner, budget)
+            except ConfigError as error:
+                raise SpaceError(f"space '{space.name}', dimension '{dimension.name}' at {value!r}: {error}") from None
+
+
+def _activation(space: Space, name: str) -> Assignment:
+    """Values of the parents under which a dimension exists."""
+    when = space.dimension(name).when
+    if when is None:
+        return {}
+    return {**_activation(space, when.parent), when.parent: when.values[0]}

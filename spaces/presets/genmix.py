@@ -1,0 +1,104 @@
+"""The space ``genmix``: how to make, evolve and mix synthetic images (papers 1 and 2)."""
+
+from __future__ import annotations
+
+from spaces.config import SYNTHETIC_MIXERS
+from spaces.parameter import Choice, Float
+from spaces.space import Dimension, Space, When
+
+GENMIX = Space(
+    name="genmix",
+    description="Which generator, how it is evolved, how synthetic and real images are mixed.",
+    dimensions=(
+        Dimension(
+            parameter=Choice(
+                name="mixer.name",
+                options=("real", "blend", "mixup", "genmix"),
+                default="genmix",
+                meaning="how a training batch is composed: real images, real plus synthetic, real mixed with real, "
+                "real mixed with synthetic and real",
+            )
+        ),
+        Dimension(
+            parameter=Choice(
+                name="generator.name",
+                options=("dcgan", "egan"),
+                default="dcgan",
+                meaning="which model makes the synthetic images, trained on the training fold alone",
+            ),
+            when=When(parent="mixer.name", values=SYNTHETIC_MIXERS),
+            otherwise="none",
+        ),
+        Dimension(
+            parameter=Float(
+                name="generator.gamma",
+                low=0.001,
+                high=1.0,
+                default=0.005,
+                log=True,
+                meaning="weight of diversity against quality in the fitness that selects the mutated generators "
+                "(published: 0.002 to 0.01 on images, 2 on toys)",
+            ),
+            when=When(parent="generator.name", values=("egan",)),
+        ),
+        Dimension(
+            parameter=Float(
+                name="mixer.mixup_alpha",
+                low=0.05,
+                high=2.0,
+                default=0.2,
+                log=True,
+                meaning="mixup: lambda ~ Beta(alpha, alpha); small values mix little",
+            ),
+            when=When(parent="mixer.name", values=("mixup",)),
+        ),
+        Dimension(
+            parameter=Float(
+                name="mixer.genmix_alpha",
+                low=0.05,
+                high=2.0,
+                default=0.3,
+                log=True,
+                meaning="GenMix: lambda ~ Beta(alpha, 1) weighs the partner; small values stay close to the real image",
+            ),
+            when=When(parent="mixer.name", values=("genmix",)),
+        ),
+        Dimension(
+            parameter=Float(
+                name="synthetic.ratio",
+                low=0.25,
+                high=2.0,
+                default=1.0,
+                meaning="synthetic images per real training image",
+            ),
+            when=When(parent="mixer.name", values=SYNTHETIC_MIXERS),
+        ),
+        Dimension(
+            parameter=Choice(
+                name="synthetic.balance",
+                options=(False, True),
+                default=False,
+                meaning="spend the synthetic images on the minority classes first",
+            ),
+            when=When(parent="mixer.name", values=SYNTHETIC_MIXERS),
+        ),
+        Dimension(
+            parameter=Choice(
+                name="affine",
+                options=(False, True),
+                default=False,
+                meaning="classical augmentation: flips, rotations, small shifts and zooms, drawn anew each epoch",
+            )
+        ),
+        Dimension(
+            parameter=Float(
+                name="classifier.learning_rate",
+                low=1e-4,
+                high=1e-2,
+                default=1e-3,
+                log=True,
+                meaning="step size of the classifier's optimiser",
+            )
+        ),
+    ),
+)

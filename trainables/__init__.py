@@ -1,0 +1,1 @@
+"""How a trial is computed, stage by stage, without a scheduler and without a tracker."""

@@ -1,0 +1,1 @@
+"""Classifiers: networks and the one loop that trains them."""

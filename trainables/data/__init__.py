@@ -1,0 +1,1 @@
+"""Reading, splitting and preprocessing of labelled images."""

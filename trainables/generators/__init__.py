@@ -1,0 +1,1 @@
+"""Generators: each learns from a training fold and makes synthetic images."""

@@ -1,0 +1,1 @@
+"""Mixers: each composes training batches from real and synthetic images."""

@@ -1,0 +1,48 @@
+"""What a mixer is: it composes the training batches of one epoch from real and synthetic images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+from trainables.data.image_set import ImageSet
+
+Augment: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
+"""Transforms float32 images NCHW in [-1, 1], each on its own; the identity where ``affine`` is off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Batch:
+    """One training batch with soft labels.
+
+    Args:
+        images_NCHW: float32 in [-1, 1].
+        targets_NK: float32, rows sum to 1: the weight of each class.
+    """
+
+    images_NCHW: Tensor
+    targets_NK: Tensor
+
+
+class Mixer(Protocol):
+    """Composes epochs; holds its configuration and nothing else."""
+
+    def epoch(
+        self, real: ImageSet, synthetic: ImageSet | None, *, batch_size: int, augment: Augment, rng: torch.Generator
+    ) -> Iterator[Batch]:
+        """The batches of one epoch.
+
+        Args:
+            real: the training fold's real images.
+            synthetic: this trial's share of the pool; None for mixers that use none.
+            batch_size: images per batch; the last may be smaller but never a single image.
+            augment: applied to every source image, real and synthetic, before mixing.
+            rng: CPU generator; every draw of the epoch comes from it.
+
+        Raises:
+            EmptyPoolError: if the mixer needs synthetic images and there are none.
+        """
