@@ -1,0 +1,181 @@
+"""The ledger: a search's record on disk, append-only; everything else can be rebuilt from it.
+
+    STORAGE/NAME/search.json              what is searched, on which data, with which seed, budget and versions
+    STORAGE/NAME/trials/ID/trial.json     a trial's configuration, written before it starts
+    STORAGE/NAME/trials/ID/fold_K.json    one finished fold: scores, predictions, stages
+    STORAGE/NAME/trials/ID/state.json     how the trial ended: completed, pruned or failed, and why
+    STORAGE/NAME/trials/ID/progress.json  what it is doing now (not part of the record; may be lost)
+
+A fold or state file, once written, is never written again.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from spaces.space import Assignment, Space, space_from_dict
+from trainables.files import read_json, write_json
+from trainables.results import FoldResult, TrialResult, TrialState
+
+SHARED = "_shared"
+"""The folder of a storage that all its searches share: decoded images, the phantom, stages. No search has its name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataRecord:
+    """The data of a search: ``digest`` names the decoded images under the storage; ``source`` is where they lay."""
+
+    digest: str
+    source: str
+    classes: tuple[str, ...]
+    counts: tuple[int, ...]
+    patients: int
+    patients_known: bool
+    is_phantom: bool
+    positive: int
+    bad_images: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchRecord:
+    """What defines a search; all but ``trials`` stays as it was written first.
+
+    ``folds`` and ``budget`` (its name) fix what a trial computes, ``metric`` what is compared. ``threads`` is the
+    number of CPU threads a trial computes with: bytes depend on it. ``trials`` is how many are wanted.
+    """
+
+    name: str
+    space: Space
+    data: DataRecord
+    budget: str
+    folds: int
+    metric: str
+    seed: int
+    sampler: str
+    scheduler: str
+    trials: int
+    threads: int
+    tracking_uri: str
+    created: float
+    versions: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        data = {field: getattr(self, field) for field in self.__dataclass_fields__}
+        return {**data, "space": self.space.to_dict(), "data": asdict(self.data), "versions": dict(self.versions)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SearchRecord:
+        """The inverse of ``to_dict``."""
+        stored = dict(data["data"])
+        for field in ("classes", "counts"):
+            stored[field] = tuple(stored[field])
+        stored["bad_images"] = tuple((path, reason) for path, reason in stored["bad_images"])
+        space = space_from_dict(data["space"], source="search.json")
+        return cls(**{**data, "space": space, "data": DataRecord(**stored)})
+
+
+class Ledger:
+    """Reads and appends to one search's folder. Safe to use from several processes: each file has one writer."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._ended: dict[str, TrialResult] = {}
+
+    @property
+    def storage(self) -> Path:
+        """The storage that the search lies in."""
+        return self.folder.parent
+
+    def exists(self) -> bool:
+        """Whether a search has been recorded here."""
+        return (self.folder / "search.json").is_file()
+
+    def write_search(self, record: SearchRecord) -> None:
+        """Record the search, or that more trials of it are wanted."""
+        write_json(self.folder / "search.json", record.to_dict())
+
+    def search(self) -> SearchRecord:
+        """The search's record."""
+        return SearchRecord.from_dict(read_json(self.folder / "search.json"))
+
+    def trial_folder(self, trial_id: str) -> Path:
+        """Where a trial's files lie. Raises: ValueError on anything that is not a trial id."""
+        if not re.fullmatch(r"t\d{4,8}", trial_id):
+            raise ValueError(f"'{trial_id}' is not a trial id; expected 't' and at least four digits.")
+        return self.folder / "trials" / trial_id
+
+    def trial_ids(self) -> list[str]:
+        """The ids of all recorded trials, in the order in which they were proposed."""
+        found = (path.parent.name for path in (self.folder / "trials").glob("t*/trial.json"))
+        return sorted(found, key=lambda trial_id: int(trial_id[1:]))
+
+    def add_trial(self, config: Assignment, *, reference: str | None) -> str:
+        """Record a proposed trial under the next id, which is returned. For the driver alone."""
+        known = self.trial_ids()
+        trial_id = f"t{int(known[-1][1:]) + 1 if known else 0:04d}"
+        folder = self.trial_folder(trial_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "trial.json", {"config": config, "reference": reference, "created": time.time()})
+        return trial_id
+
+    def record_fold(self, trial_id: str, result: FoldResult) -> None:
+        """Record a finished fold; one that is recorded already stays as it is."""
+        path = self.trial_folder(trial_id) / f"fold_{result.fold}.json"
+        if not path.exists():
+            write_json(path, result.to_dict())
+
+    def fold(self, trial_id: str, fold: int) -> FoldResult | None:
+        """A finished fold of a trial, or None."""
+        path = self.trial_folder(trial_id) / f"fold_{fold}.json"
+        return FoldResult.from_dict(read_json(path)) if path.exists() else None
+
+    def end_trial(self, trial_id: str, state: TrialState, *, error: str | None = None) -> None:
+        """Record how a trial ended; an end that is recorded already stays as it is."""
+        path = self.trial_folder(trial_id) / "state.json"
+        if not path.exists():
+            write_json(path, {"state": state, "error": error, "ended": time.time()})
+
+    def write_progress(self, trial_id: str, *, fold: int, stage: str, done: int, total: int) -> None:
+        """Say what a running trial is doing; for displays."""
+        data = {"fold": fold, "stage": stage, "done": done, "total": total, "time": time.time()}
+        write_json(self.trial_folder(trial_id) / "progress.json", data)
+
+    def progress(self, trial_id: str) -> dict[str, Any] | None:
+        """What a running trial said last that it is doing, or None."""
+        try:
+            return cast("dict[str, Any]", read_json(self.trial_folder(trial_id) / "progress.json"))
+        except (OSError, ValueError):
+            return None
+
+    def trial(self, trial_id: str) -> TrialResult:
+        """One trial as recorded so far."""
+        if trial_id in self._ended:
+            return self._ended[trial_id]
+        folder = self.trial_folder(trial_id)
+        proposed = read_json(folder / "trial.json")
+        end = read_json(folder / "state.json") if (folder / "state.json").exists() else {}
+        numbers = sorted(int(path.stem.removeprefix("fold_")) for path in folder.glob("fold_*.json"))
+        folds = [self.fold(trial_id, number) for number in numbers]
+        result = TrialResult(
+            id=trial_id,
+            config=proposed["config"],
+            reference=proposed["reference"],
+            state=end.get("state", "unfinished"),
+            folds=tuple(fold for fold in folds if fold is not None),
+            error=end.get("error"),
+            created=proposed["created"],
+            ended=end.get("ended"),
+        )
+        if result.state != "unfinished":
+            self._ended[trial_id] = result
+        return result
+
+    def trials(self) -> list[TrialResult]:
+        """All trials, in the order in which they were proposed."""
+        return [self.trial(trial_id) for trial_id in self.trial_ids()]

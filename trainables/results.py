@@ -1,0 +1,122 @@
+"""What a trial leaves behind: results per fold and per trial, as plain data and back."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+from spaces.space import Assignment
+
+Scores: TypeAlias = Mapping[str, float | None]
+"""Score name to value; None where the value is undefined."""
+
+TrialState: TypeAlias = Literal["unfinished", "completed", "pruned", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRecord:
+    """One stage of a fold: what it was, what computing it cost (seconds), and whether it was found in the store."""
+
+    name: str
+    key: str
+    seconds: float
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """Out-of-fold class probabilities of one test image, in the order of the search's classes."""
+
+    image: str
+    patient: str
+    label: int
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldResult:
+    """One finished fold of one trial.
+
+    ``counts`` are the numbers of real and synthetic training images and of test images; ``seconds`` is the fold's own
+    wall time, without what was reused.
+    """
+
+    fold: int
+    scores: Scores
+    stages: tuple[StageRecord, ...]
+    predictions: tuple[Prediction, ...]
+    counts: Mapping[str, int]
+    seconds: float
+    peak_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> FoldResult:
+        """The inverse of ``to_dict``."""
+        return cls(
+            fold=data["fold"],
+            scores=data["scores"],
+            stages=tuple(StageRecord(**each) for each in data["stages"]),
+            predictions=tuple(
+                Prediction(**{**each, "probabilities": tuple(each["probabilities"])}) for each in data["predictions"]
+            ),
+            counts=data["counts"],
+            seconds=data["seconds"],
+            peak_bytes=data["peak_bytes"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """Mean and sample standard deviation over the folds where a score is defined; None where it is undefined."""
+
+    mean: float | None
+    std: float | None
+
+
+def summarise(folds: Iterable[FoldResult]) -> dict[str, Summary]:
+    """Every score's mean and sample standard deviation (n - 1) over folds.
+
+    A score that is undefined in a fold is left out of that fold; one that is defined nowhere has mean None; the
+    standard deviation of a single value is None.
+    """
+    finished = list(folds)
+    names = dict.fromkeys(name for fold in finished for name in fold.scores)
+    return {name: _summary([fold.scores.get(name) for fold in finished]) for name in names}
+
+
+def _summary(values: list[float | None]) -> Summary:
+    defined = [value for value in values if value is not None and math.isfinite(value)]
+    return Summary(
+        mean=statistics.fmean(defined) if defined else None,
+        std=statistics.stdev(defined) if len(defined) > 1 else None,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialResult:
+    """One trial as the ledger has it.
+
+    ``reference`` names the reference policy that the trial is, or is None. ``folds`` are in the order of their
+    numbers. Times are seconds since the epoch; ``ended`` is None while the trial is unfinished.
+    """
+
+    id: str
+    config: Assignment
+    reference: str | None
+    state: TrialState
+    folds: tuple[FoldResult, ...]
+    error: str | None
+    created: float
+    ended: float | None
+
+    @property
+    def scores(self) -> dict[str, Summary]:
+        """Every score's mean and standard deviation over the finished folds."""
+        return summarise(self.folds)
