@@ -229,10 +229,10 @@ class Space:
         return digest_of(searched)
 
 
-def digest_of(data: object) -> str:
-    """Sixteen hexadecimal digits of BLAKE2b over ``data`` as canonical JSON."""
+def digest_of(data: object, *, digits: int = 16) -> str:
+    """Hexadecimal digits (an even number of them) of BLAKE2b over ``data`` as canonical JSON."""
     canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(canonical.encode(), digest_size=digits // 2).hexdigest()
 
 
 def _dimension_to_dict(dimension: Dimension) -> dict[str, Any]:

@@ -1,0 +1,263 @@
+"""One fold of one trial: preprocess, generator, pool, mixer and classifier, scores, in that order.
+
+Everything before the scores sees the training fold alone; each stage that trains checks that.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from spaces.config import NoGeneratorConfig, TrialConfig, as_dict
+from trainables import pool
+from trainables.classifiers import training
+from trainables.data import affine
+from trainables.data.cohort import Cohort
+from trainables.data.image_files import load_image_set, save_image_set
+from trainables.data.image_set import ImageSet
+from trainables.data.preprocess import STAGE_VERSION as PREPROCESS_VERSION
+from trainables.data.preprocess import Scaling, fit_scaling, preprocess
+from trainables.data.splits import FoldSplit
+from trainables.errors import LeakError
+from trainables.files import read_json, write_json
+from trainables.generators import registry as generators
+from trainables.metrics.classification import scores
+from trainables.mixers import registry as mixers
+from trainables.results import FoldResult, Prediction, StageRecord
+from trainables.seeding import stream
+from trainables.stages import Stage, StageKey, StageStore
+
+Report: TypeAlias = Callable[[str, int, int], None]
+"""Called with (stage, steps done, steps in all); may raise StopRequested."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What a trial computes with and on, equal for all trials of a search.
+
+    Args:
+        cohort: the decoded images.
+        store: where finished stages are found and put.
+        seed: the search's seed.
+        positive: index of the diseased class, for sensitivity and specificity of two classes.
+        device: where networks compute.
+        threads: CPU threads; the caller has told torch.
+        report: progress of long stages.
+    """
+
+    cohort: Cohort
+    store: StageStore
+    seed: int
+    positive: int
+    device: torch.device
+    threads: int
+    report: Report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FoldOutcome:
+    """A finished fold and the weights of its classifier (named CPU tensors)."""
+
+    result: FoldResult
+    classifier_state: dict[str, Tensor]
+
+
+def run_fold(config: TrialConfig, split: FoldSplit, environment: Environment) -> FoldOutcome:
+    """Compute one fold.
+
+    Args:
+        config: the trial.
+        split: which images train and which test.
+        environment: data, store, seed and device.
+
+    Raises:
+        LeakError: if a test patient's image reaches a stage that trains.
+        DivergedError: if a training ends in non-finite losses or useless images.
+    """
+    return _Fold(config, split, environment).run()
+
+
+class _Fold:
+    """The stages of one fold in order, with the records they leave."""
+
+    def __init__(self, config: TrialConfig, split: FoldSplit, environment: Environment) -> None:
+        self._config = config
+        self._split = split
+        self._environment = environment
+        self._records: list[StageRecord] = []
+        entries = environment.cohort.entries
+        self._test_ids = {entries[index].id for index in split.test}
+        self._test_patients = {entries[index].patient for index in split.test}
+
+    def run(self) -> FoldOutcome:
+        start = time.perf_counter()
+        preprocessed = self._preprocess()
+        real = load_image_set(preprocessed.folder)
+        synthetic = self._synthetic(preprocessed, real)
+        classifier = self._classify(real, synthetic)
+        test = self._test_images(preprocessed.folder)
+        probabilities_NK = classifier.probabilities(test.images_NCHW)
+        result = FoldResult(
+            fold=self._split.fold,
+            scores=scores(
+                test.labels_N.numpy(), probabilities_NK.numpy(), test.classes, positive=self._environment.positive
+            ),
+            stages=tuple(self._records),
+            predictions=_predictions(test, probabilities_NK),
+            counts={"real": len(real), "synthetic": len(synthetic) if synthetic else 0, "test": len(test)},
+            seconds=time.perf_counter() - start,
+            peak_bytes=peak_bytes(self._environment.device),
+        )
+        return FoldOutcome(result=result, classifier_state=classifier.state())
+
+    def _seed(self, stage: str) -> int:
+        """The stage's seed: the same for every configuration, so that trials are compared under common draws."""
+        return stream(self._environment.seed, f"repeat0/fold{self._split.fold}/{stage}")
+
+    def _guard(self, images: ImageSet, stage: str) -> None:
+        leaked = [
+            image
+            for image, patient in zip(images.ids, images.patients, strict=True)
+            if image in self._test_ids or patient in self._test_patients
+        ]
+        if leaked:
+            raise LeakError(
+                f"The stage '{stage}' of fold {self._split.fold} was given {len(leaked)} images of test patients, "
+                f"'{leaked[0]}' the first; a stage that trains may see the training fold only."
+            )
+
+    def _obtain(self, key: StageKey, compute: Callable[[Path], None]) -> Stage:
+        self._environment.report(key.stage, 0, 0)
+        stage = self._environment.store.obtain(key, compute, device=str(self._environment.device))
+        self._records.append(stage.record)
+        return stage
+
+    def _preprocess(self) -> Stage:
+        cohort, train, config = self._environment.cohort, self._split.train, self._config.preprocess
+
+        def compute(folder: Path) -> None:
+            scaling = fit_scaling(cohort, train, config)
+            images = preprocess(cohort, train, scaling, config)
+            self._guard(images, "preprocess")
+            save_image_set(folder, images)
+            write_json(folder / "scaling.json", scaling.to_dict())
+
+        key = StageKey(
+            stage="preprocess",
+            version=PREPROCESS_VERSION,
+            config=as_dict(config),
+            inputs=(cohort.content_digest(train),),
+            seed=0,
+            threads=self._environment.threads,
+        )
+        return self._obtain(key, compute)
+
+    def _synthetic(self, preprocessed: Stage, real: ImageSet) -> ImageSet | None:
+        if isinstance(self._config.generator, NoGeneratorConfig) or self._config.synthetic is None:
+            return None
+        generator = self._generator(preprocessed, real)
+        counts = pool.shares(real.counts, self._config.synthetic)
+        folders = [self._chunk(generator, real, label, start) for label, start in pool.chunks(counts)]
+        return pool.take(folders, counts, real.classes)
+
+    def _generator(self, preprocessed: Stage, real: ImageSet) -> Stage:
+        config, environment = self._config.generator, self._environment
+
+        def compute(folder: Path) -> None:
+            self._guard(real, "generator")
+            fitted = generators.build(config).fit(
+                real,
+                seed=self._seed("generator"),
+                device=environment.device,
+                on_step=lambda done, total: environment.report("generator", done, total),
+            )
+            save_file(fitted.state(), folder / "state.safetensors")
+            write_json(folder / "history.json", fitted.history)
+
+        key = StageKey(
+            stage="generator",
+            version=generators.stage_version(config),
+            config=as_dict(config),
+            inputs=(preprocessed.record.key,),
+            seed=self._seed("generator"),
+            threads=environment.threads,
+        )
+        return self._obtain(key, compute)
+
+    def _chunk(self, generator: Stage, real: ImageSet, label: int, start: int) -> Path:
+        config, environment = self._config.generator, self._environment
+
+        def compute(folder: Path) -> None:
+            fitted = generators.build(config).load(
+                load_file(generator.folder / "state.safetensors"),
+                read_json(generator.folder / "history.json"),
+                n_classes=len(real.classes),
+                pixels=real.pixels,
+                device=environment.device,
+            )
+            pool.write_chunk(folder, fitted, label, start, seed=self._seed("pool"))
+
+        key = StageKey(
+            stage="pool",
+            version=pool.STAGE_VERSION,
+            config={"class_index": label, "start": start, "count": pool.CHUNK},
+            inputs=(generator.record.key,),
+            seed=self._seed("pool"),
+            threads=environment.threads,
+        )
+        return self._obtain(key, compute).folder
+
+    def _classify(self, real: ImageSet, synthetic: ImageSet | None) -> training.FittedClassifier:
+        config, environment = self._config, self._environment
+        self._guard(real, "classifier")
+        key = StageKey(
+            stage="classifier",
+            version=training.STAGE_VERSION,
+            config={"classifier": as_dict(config.classifier), "mixer": as_dict(config.mixer), "affine": config.affine},
+            inputs=tuple(record.key for record in self._records),
+            seed=self._seed("classifier"),
+            threads=environment.threads,
+        )
+        start = time.perf_counter()
+        fitted = training.train_classifier(
+            config.classifier,
+            mixers.build(config.mixer),
+            real,
+            synthetic,
+            augment=affine.random_affine if config.affine else affine.identity,
+            balanced=config.synthetic is not None and config.synthetic.balance,
+            seed=key.seed,
+            device=environment.device,
+            on_step=lambda done, total: environment.report("classifier", done, total),
+        )
+        seconds = time.perf_counter() - start
+        self._records.append(StageRecord(name=key.stage, key=key.digest, seconds=seconds, reused=False))
+        return fitted
+
+    def _test_images(self, folder: Path) -> ImageSet:
+        scaling = Scaling.from_dict(json.loads((folder / "scaling.json").read_text(encoding="utf-8")))
+        return preprocess(self._environment.cohort, self._split.test, scaling, self._config.preprocess)
+
+
+def _predictions(test: ImageSet, probabilities_NK: Tensor) -> tuple[Prediction, ...]:
+    rows = zip(test.ids, test.patients, test.labels_N.tolist(), probabilities_NK.tolist(), strict=True)
+    return tuple(
+        Prediction(image=image, patient=patient, label=label, probabilities=tuple(row))
+        for image, patient, label, row in rows
+    )
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Peak memory of this process so far: on the GPU where it computes there, else resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

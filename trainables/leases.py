@@ -1,0 +1,165 @@
+"""Lease files: who is computing what, across processes and nodes that share a folder.
+
+A lease is a file created exclusively; its holder rewrites a counter in it every second. Another process takes a lease
+over once it has watched the counter stand still for ``DEAD_AFTER`` seconds of its own clock (clocks of different nodes
+are never compared), or at once if the holder was a process of the same host that is gone. A lost lease costs work,
+never correctness: what it guards is written atomically and is the same whoever computes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+BEAT_EVERY = 1.0
+DEAD_AFTER = 10.0
+_HOST = f"{socket.gethostname()}-{uuid.getnode():x}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Holder:
+    process: str
+    token: str
+    beat: int
+
+
+def own_process() -> str:
+    """A name of this process that no other process of any host ever has."""
+    return f"{os.getpid()}.{_process_start(os.getpid())}.{_HOST}"
+
+
+def is_gone(process: str) -> bool:
+    """Whether ``process`` (as named by ``own_process``) ran on this host and runs no more."""
+    pid, _, rest = process.partition(".")
+    started, _, host = rest.partition(".")
+    return host == _HOST and pid.isdigit() and str(_process_start(int(pid))) != started
+
+
+def _process_start(pid: int) -> int:
+    """When a process of this host started (clock ticks since boot), 0 if it is gone or cannot be told."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0
+    state, *fields = stat.rsplit(")", 1)[1].split()
+    return 0 if state in ("Z", "X") else int(fields[18])
+
+
+def _read(path: Path) -> _Holder | None:
+    """The holder of a lease; None if it is free, or being created this very moment."""
+    try:
+        return _Holder(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+class Lease:
+    """One attempt to hold the lease at ``path``; the clock can be injected for simulations and tests.
+
+    Args:
+        path: the lease file; its folder must exist, on a file system with exclusive create and atomic rename.
+        clock: seconds from any origin, as ``time.monotonic``.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._clock = clock
+        self._token = uuid.uuid4().hex
+        self._seen: tuple[str, int] | None = None
+        self._seen_since = 0.0
+
+    def try_acquire(self) -> bool:
+        """Take the lease if it is free or its holder is dead; poll this."""
+        if self._create():
+            return True
+        holder = _read(self._path)
+        if not self._is_dead(holder):
+            return False
+        self._break(holder)
+        return self._create()
+
+    def beat(self, count: int) -> None:
+        """Say that the holder lives; does nothing if the lease was lost."""
+        holder = _read(self._path)
+        if holder is not None and holder.token == self._token:
+            self._write_over(count)
+
+    def release(self) -> None:
+        """Free the lease if it is still this holder's."""
+        holder = _read(self._path)
+        if holder is not None and holder.token == self._token:
+            self._path.unlink(missing_ok=True)
+
+    def free_if_gone(self) -> None:
+        """Free the lease if its holder was a process of this host that runs no more."""
+        holder = _read(self._path)
+        if holder is not None and is_gone(holder.process):
+            self._break(holder)
+
+    def _content(self, beat: int) -> str:
+        return json.dumps({"process": own_process(), "token": self._token, "beat": beat})
+
+    def _create(self) -> bool:
+        temporary = self._path.with_name(f"{self._path.name}.{uuid.uuid4().hex}.tmp")
+        temporary.write_text(self._content(0), encoding="utf-8")
+        try:
+            os.link(temporary, self._path)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True
+
+    def _write_over(self, beat: int) -> None:
+        temporary = self._path.with_name(f"{self._path.name}.{uuid.uuid4().hex}.tmp")
+        temporary.write_text(self._content(beat), encoding="utf-8")
+        temporary.replace(self._path)
+
+    def _is_dead(self, holder: _Holder | None) -> bool:
+        if holder is not None and is_gone(holder.process):
+            return True
+        seen = (holder.token, holder.beat) if holder is not None else ("", 0)
+        if seen != self._seen:
+            self._seen, self._seen_since = seen, self._clock()
+            return False
+        return self._clock() - self._seen_since >= DEAD_AFTER
+
+    def _break(self, holder: _Holder | None) -> None:
+        """Set a dead holder's file aside; of several that try, one succeeds."""
+        current = _read(self._path)
+        if (current.token if current else None) != (holder.token if holder else None):
+            return
+        aside = self._path.with_name(f"{self._path.name}.{uuid.uuid4().hex}.dead")
+        with suppress(FileNotFoundError):
+            self._path.rename(aside)
+            aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def held(lease: Lease) -> Iterator[None]:
+    """Keep an acquired lease alive by a heartbeat thread, and release it at the end."""
+    done = threading.Event()
+
+    def keep_alive() -> None:
+        count = 0
+        while not done.wait(BEAT_EVERY):
+            count += 1
+            with suppress(OSError):
+                lease.beat(count)
+
+    thread = threading.Thread(target=keep_alive, name="lease-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        lease.release()
