@@ -1,0 +1,120 @@
+"""Confidence intervals of scores by resampling patients: images of one patient are not independent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trainables.metrics.classification import Floats, Ints, checked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A score with its interval.
+
+    Args:
+        estimate: the score of all images.
+        low: lower end.
+        high: upper end.
+        resamples: number of resamples in which the score was defined.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    resamples: int
+
+
+def bootstrap_by_patient(
+    labels_N: npt.ArrayLike,
+    probabilities_NK: npt.ArrayLike,
+    patients: Sequence[str],
+    *,
+    positive: int,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int,
+) -> Mapping[str, Interval | None]:
+    """Percentile intervals of balanced accuracy and AUROC, resampling whole patients with replacement.
+
+    A resample in which a class is missing that the data have leaves the scores undefined and is left out; the
+    interval is None where fewer than half remain, or where the score of all images is undefined. The model is not
+    trained again: the interval covers the choice of test patients, not that of training patients or of the seed.
+
+    Args:
+        labels_N: class indices.
+        probabilities_NK: in [0, 1], rows sum to 1.
+        patients: N patient names.
+        positive: index of the positive class; with more than two classes AUROC is the mean of one against the rest.
+        resamples: how many.
+        level: share of the resamples inside the interval.
+        seed: every draw descends from it.
+
+    Returns:
+        Intervals by the names of the scores, "balanced_accuracy" and "auroc".
+
+    Raises:
+        ValueError: on empty, non-finite or misshapen input.
+
+    Source: Efron & Tibshirani 1993, section 13.3; resampling of clusters: Field & Welsh 2007, section 2.
+    """
+    n_classes = np.asarray(probabilities_NK).shape[-1]
+    labels, probabilities = checked(labels_N, probabilities_NK, n_classes)
+    if len(patients) != len(labels):
+        raise ValueError(f"each image needs a patient; got {len(labels)} images and {len(patients)} patients.")
+    names, patient_N = np.unique(np.asarray(patients), return_inverse=True)
+    rng = np.random.default_rng(seed)
+    drawn_RP = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    # the first row holds every patient once: the estimate
+    weights_RN = np.concatenate([np.ones((1, len(names))), drawn_RP])[:, patient_N]
+    curves: dict[str, Callable[[], Floats]] = {
+        "balanced_accuracy": lambda: _balanced_accuracy(weights_RN, labels, probabilities),
+        "auroc": lambda: _auroc(weights_RN, labels, probabilities, positive),
+    }
+    return {name: _interval(values(), level) for name, values in curves.items()}
+
+
+def _interval(values_R: Floats, level: float) -> Interval | None:
+    estimate, defined = values_R[0], values_R[1:][~np.isnan(values_R[1:])]
+    if np.isnan(estimate) or 2 * len(defined) < len(values_R) - 1:
+        return None
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate=float(estimate), low=float(low), high=float(high), resamples=len(defined))
+
+
+def _balanced_accuracy(weights_RN: Floats, labels_N: Ints, probabilities_NK: Floats) -> Floats:
+    """Mean sensitivity of the classes that the labels have, one per row of weights; NaN where one has no weight."""
+    is_class_NC = labels_N[:, None] == np.unique(labels_N)
+    is_hit_N = probabilities_NK.argmax(axis=1) == labels_N
+    hits_RC = weights_RN @ (is_class_NC & is_hit_N[:, None]).astype(np.float64)
+    sensitivity_RC = _divided(hits_RC, weights_RN @ is_class_NC.astype(np.float64))
+    mean_R: Floats = sensitivity_RC.mean(axis=1)
+    return mean_R
+
+
+def _auroc(weights_RN: Floats, labels_N: Ints, probabilities_NK: Floats, positive: int) -> Floats:
+    """AUROC, one per row of weights; NaN where it is undefined."""
+    indices = [positive] if probabilities_NK.shape[1] == 2 else range(probabilities_NK.shape[1])
+    areas = [_weighted_area(weights_RN, labels_N == index, probabilities_NK[:, index]) for index in indices]
+    mean_R: Floats = np.mean(areas, axis=0)
+    return mean_R
+
+
+def _weighted_area(weights_RN: Floats, is_positive_N: npt.NDArray[np.bool_], score_N: Floats) -> Floats:
+    """Share of the weighted pairs of a positive and a negative that the score orders rightly; a tie counts half."""
+    order_N = np.argsort(score_N, kind="stable")
+    starts_G = np.flatnonzero(np.diff(score_N[order_N], prepend=-np.inf))
+    sorted_RN = weights_RN[:, order_N]
+    positive_RG = np.add.reduceat(sorted_RN * is_positive_N[order_N], starts_G, axis=1)
+    negative_RG = np.add.reduceat(sorted_RN * ~is_positive_N[order_N], starts_G, axis=1)
+    below_RG = np.cumsum(negative_RG, axis=1) - negative_RG / 2
+    return _divided((positive_RG * below_RG).sum(axis=1), positive_RG.sum(axis=1) * negative_RG.sum(axis=1))
+
+
+def _divided(part: Floats, whole: Floats) -> Floats:
+    """part / whole; NaN where whole is 0."""
+    quotient: Floats = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    return quotient
