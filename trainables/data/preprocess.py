@@ -1,0 +1,207 @@
+"""Crop, resampling, intensity scaling and size, fitted on the training fold alone (paper 1, section 4.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from spaces.config import PreprocessConfig
+from trainables.data.cohort import Cohort, Entry
+from trainables.data.image_set import ImageSet
+from trainables.data.readers import Pixels
+from trainables.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """What preprocessing learnt from a training fold.
+
+    Args:
+        field_of_view: side of the square crop in millimetres; None where files have no spacing, and the largest
+            central square is taken.
+        low: intensity that becomes -1.
+        high: intensity that becomes 1.
+
+    Raises: ValueError unless the numbers are finite and low < high.
+    """
+
+    field_of_view: float | None
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"intensities run from {self.low} to {self.high}; expected finite numbers, low < high.")
+        if self.field_of_view is not None and not (math.isfinite(self.field_of_view) and self.field_of_view > 0):
+            raise ValueError(f"field_of_view is {self.field_of_view}; expected millimetres or None.")
+
+    def to_dict(self) -> dict[str, float | None]:
+        """As plain data, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Scaling:
+        """The scaling whose ``to_dict`` this is."""
+        view = data["field_of_view"]
+        return cls(
+            field_of_view=None if view is None else float(view), low=float(data["low"]), high=float(data["high"])
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A rectangle in continuous pixel coordinates: pixel i covers [i, i + 1); it may reach beyond the image."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+
+def fit_scaling(cohort: Cohort, indices: Sequence[int], config: PreprocessConfig) -> Scaling:
+    """Learn field of view and intensity range from a training fold.
+
+    The field of view is the median over the images of the largest square that fits, in millimetres. Images with a
+    region of interest have no say in it; where one of the others has no spacing, there is none. The intensities are
+    percentiles over all pixels of the cropped and resized images.
+
+    Args:
+        cohort: the data set.
+        indices: positions of the training images; no other image is looked at.
+        config: percentiles and size.
+
+    Raises:
+        DataError: no image, or the two percentiles are the same intensity.
+    """
+    if not len(indices):
+        raise DataError(f"there is no training image to fit intensities on ({cohort.source}); add images.")
+    view = _field_of_view([cohort.entries[index] for index in indices])
+    images_NHW = _windows(cohort, indices, view, config.pixels)
+    low, high = np.percentile(images_NHW.astype(np.float64), (config.low_percentile, config.high_percentile))
+    if not low < high:
+        raise DataError(
+            f"the percentiles {config.low_percentile:g} and {config.high_percentile:g} of the training images are both "
+            f"{low:g} ({cohort.source}); expected different intensities. Set preprocess.low_percentile and "
+            f"preprocess.high_percentile further apart."
+        )
+    return Scaling(field_of_view=view, low=float(low), high=float(high))
+
+
+def preprocess(cohort: Cohort, indices: Sequence[int], scaling: Scaling, config: PreprocessConfig) -> ImageSet:
+    """Crop, resample, scale and clip images.
+
+    Each image is computed on its own: its bytes depend neither on the other images nor on the thread count.
+
+    Args:
+        cohort: the data set.
+        indices: positions of the images.
+        scaling: from ``fit_scaling`` on the training fold.
+        config: the size.
+
+    Returns:
+        The images in the order given, float32 in [-1, 1].
+    """
+    images_NHW = _windows(cohort, indices, scaling.field_of_view, config.pixels)
+    unit_NHW = (images_NHW - np.float32(scaling.low)) * np.float32(2 / (scaling.high - scaling.low)) - np.float32(1)
+    entries = [cohort.entries[index] for index in indices]
+    return ImageSet(
+        images_NCHW=torch.from_numpy(np.clip(unit_NHW, -1, 1)[:, None]),
+        labels_N=torch.tensor([entry.label for entry in entries], dtype=torch.int64),
+        ids=tuple(entry.id for entry in entries),
+        patients=tuple(entry.patient for entry in entries),
+        classes=cohort.classes,
+    )
+
+
+def window(entry: Entry, field_of_view: float | None) -> Window:
+    """The part of an image that is kept.
+
+    A region of interest is widened to a square around its centre. Otherwise the window is central: the field of
+    view where there is one and the image has a spacing, else the largest square. Squares are meant physically where
+    the image has a spacing; they may reach beyond the image, whose border pixels are then repeated.
+
+    Args:
+        entry: the image.
+        field_of_view: side of the window in millimetres, or None.
+    """
+    spacing_y, spacing_x = entry.spacing or (1.0, 1.0)
+    height, width = entry.shape
+    centre_y, centre_x = height / 2, width / 2
+    if entry.roi is not None:
+        x, y, box_width, box_height = entry.roi
+        centre_y, centre_x = y + box_height / 2, x + box_width / 2
+        side = max(box_width * spacing_x, box_height * spacing_y)
+    elif field_of_view is not None and entry.spacing is not None:
+        side = field_of_view
+    else:
+        side = min(height * spacing_y, width * spacing_x)
+    window_height, window_width = side / spacing_y, side / spacing_x
+    return Window(
+        top=centre_y - window_height / 2,
+        left=centre_x - window_width / 2,
+        height=window_height,
+        width=window_width,
+    )
+
+
+def resample(pixels_HW: Pixels, part: Window, pixels: int) -> Pixels:
+    """Crop and resize in one interpolation, so that an image is blurred once.
+
+    Args:
+        pixels_HW: float32 of any size.
+        part: what to keep; beyond the image, border pixels are repeated.
+        pixels: P, side of the result.
+
+    Returns:
+        float32 (P, P).
+
+    Source: separable triangle filter as wide as a result pixel, at least as a source pixel; the filter of
+    ``torch.nn.functional.interpolate(mode="bilinear", antialias=True)``, for fractional windows.
+    """
+    rows_PH, first_row = _filter_matrix(pixels_HW.shape[0], part.top, part.height, pixels)
+    columns_PW, first_column = _filter_matrix(pixels_HW.shape[1], part.left, part.width, pixels)
+    used_HW = pixels_HW[
+        first_row : first_row + rows_PH.shape[1], first_column : first_column + columns_PW.shape[1]
+    ].astype(np.float64)
+    return (rows_PH @ used_HW @ columns_PW.T).astype(np.float32)
+
+
+@lru_cache(maxsize=4096)
+def _filter_matrix(size: int, start: float, length: float, pixels: int) -> tuple[NDArray[np.float64], int]:
+    """Weights (P, used source pixels) that resample one axis, and the first source pixel they refer to."""
+    scale = length / pixels
+    reach = max(scale, 1.0)
+    centres_P = start + (np.arange(pixels) + 0.5) * scale
+    taps_T = np.arange(math.floor(centres_P[0] - reach), math.ceil(centres_P[-1] + reach) + 1)
+    weights_PT = np.maximum(0.0, 1 - np.abs(taps_T + 0.5 - centres_P[:, None]) / reach)
+    weights_PT /= weights_PT.sum(axis=1, keepdims=True)
+    inside_T = np.clip(taps_T, 0, size - 1)
+    first = int(inside_T[0])
+    matrix_PS = np.zeros((pixels, int(inside_T[-1]) - first + 1))
+    np.add.at(matrix_PS.T, inside_T - first, weights_PT.T)
+    return matrix_PS, first
+
+
+def _windows(cohort: Cohort, indices: Sequence[int], field_of_view: float | None, pixels: int) -> Pixels:
+    images_NHW = np.empty((len(indices), pixels, pixels), dtype=np.float32)
+    for position, index in enumerate(indices):
+        images_NHW[position] = resample(cohort.pixels(index), window(cohort.entries[index], field_of_view), pixels)
+    return images_NHW
+
+
+def _field_of_view(entries: Sequence[Entry]) -> float | None:
+    sides: list[float] = []
+    for entry in entries:
+        if entry.roi is not None:
+            continue
+        if entry.spacing is None:
+            return None
+        sides.append(min(entry.shape[0] * entry.spacing[0], entry.shape[1] * entry.spacing[1]))
+    return float(np.median(sides)) if sides else None
