@@ -1,0 +1,149 @@
+"""DCGAN's two networks for one-channel images (Radford et al. 2016), conditioned on the class by projection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+INITIAL_STD = 0.02
+"""Standard deviation of all initial weights (Radford et al. 2016, section 4)."""
+WIDEST = 8
+"""Channels grow from ``width`` at the image to at most this many times ``width`` at the smallest grid."""
+
+
+def channel_plan(pixels: int, width: int) -> tuple[int, tuple[int, ...]]:
+    """Grid and channels between an image and its smallest feature map.
+
+    Args:
+        pixels: height and width of the images; a multiple of 16.
+        width: channels of the largest feature map, at half the image's size.
+
+    Returns:
+        The side of the smallest grid (4 where ``pixels`` is a power of two, 5 for 80), and the channels of the
+        feature maps from the largest to the smallest, one per halving.
+    """
+    halvings = 0
+    while pixels % 2 == 0 and pixels >= 8:
+        pixels //= 2
+        halvings += 1
+    return pixels, tuple(width * min(2**level, WIDEST) for level in range(halvings))
+
+
+class ConditionalBatchNorm(nn.Module):
+    """Batch normalisation with one gain and one bias per class (Dumoulin et al. 2017, equation 5)."""
+
+    def __init__(self, channels: int, *, n_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.gains_KC = nn.Parameter(torch.empty(n_classes, channels))
+        self.biases_KC = nn.Parameter(torch.empty(n_classes, channels))
+
+    def forward(self, features_NCHW: Tensor, labels_N: Tensor) -> Tensor:
+        """Normalise, then scale and shift each image by its class."""
+        normed_NCHW: Tensor = self.norm(features_NCHW)
+        return normed_NCHW * self.gains_KC[labels_N, :, None, None] + self.biases_KC[labels_N, :, None, None]
+
+
+class DcganGenerator(nn.Module):
+    """Latents and labels to images in [-1, 1].
+
+    Args:
+        pixels: height and width of the images; a multiple of 16.
+        latent_size: length of z ~ N(0, I).
+        width: channels before the last layer.
+        n_classes: 1 for an unconditional network, which ignores the labels.
+    """
+
+    def __init__(self, *, pixels: int, latent_size: int, width: int, n_classes: int) -> None:
+        super().__init__()
+        self.latent_size = latent_size
+        grid, channels = channel_plan(pixels, width)
+        channels = channels[::-1]
+        self.project = nn.Linear(latent_size, channels[0] * grid * grid, bias=False)
+        self.unflatten = nn.Unflatten(1, (channels[0], grid, grid))
+        self.norms = nn.ModuleList(ConditionalBatchNorm(each, n_classes=n_classes) for each in channels)
+        self.doublings = nn.ModuleList(
+            nn.ConvTranspose2d(each, following, 4, 2, 1, bias=following == 1)
+            for each, following in zip(channels, (*channels[1:], 1), strict=True)
+        )
+
+    def forward(self, latents_NL: Tensor, labels_N: Tensor) -> Tensor:
+        """Images float32 (N, 1, P, P) of latents (N, L) and int64 labels (N,)."""
+        features_NCHW: Tensor = self.unflatten(self.project(latents_NL))
+        for norm, double in zip(self.norms, self.doublings, strict=True):
+            features_NCHW = double(torch.relu(norm(features_NCHW, labels_N)))
+        return torch.tanh(features_NCHW)
+
+
+class DcganDiscriminator(nn.Module):
+    """Images and labels to logits, large where an image looks real (projection: Miyato & Koyama 2018, equation 4).
+
+    Args:
+        pixels: height and width of the images; a multiple of 16.
+        width: channels after the first layer.
+        n_classes: 1 for an unconditional network, which ignores the labels.
+        batch_norm: as in Radford et al., after every convolution but the first. Off where the logit of an image
+            must not depend on the other images of its batch.
+    """
+
+    def __init__(self, *, pixels: int, width: int, n_classes: int, batch_norm: bool) -> None:
+        super().__init__()
+        grid, channels = channel_plan(pixels, width)
+        layers: list[nn.Module] = []
+        for before, after in zip((1, *channels[:-1]), channels, strict=True):
+            normed = batch_norm and before != 1
+            layers.append(nn.Conv2d(before, after, 4, 2, 1, bias=not normed))
+            layers += [nn.BatchNorm2d(after)] if normed else []
+            layers.append(nn.LeakyReLU(0.2))
+        self.features = nn.Sequential(*layers, nn.Flatten())
+        self.logit = nn.Linear(channels[-1] * grid * grid, 1)
+        self.classes = nn.Embedding(n_classes, channels[-1] * grid * grid) if n_classes > 1 else None
+
+    def forward(self, images_NCHW: Tensor, labels_N: Tensor) -> Tensor:
+        """Logits float32 (N,) of images (N, 1, P, P) and int64 labels (N,)."""
+        features_NF: Tensor = self.features(images_NCHW)
+        logits_N: Tensor = self.logit(features_NF)[:, 0]
+        if self.classes is None:
+            return logits_N
+        classes_NF: Tensor = self.classes(labels_N)
+        return logits_N + (classes_NF * features_NF).sum(dim=1)
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def create(make: Callable[[], Network], *, rng: torch.Generator, device: torch.device) -> Network:
+    """Build a network and fill it from ``rng``; the global random state is neither read nor changed.
+
+    Args:
+        make: builds the network; called where tensors have no storage, so that no layer draws weights itself.
+        rng: CPU generator of all weights: N(0, 0.02), gains N(1, 0.02), biases 0.
+        device: where the network is moved.
+
+    Returns:
+        The network, in training mode, laid out as channels last.
+
+    Source: Radford et al. 2016, section 4; gains as in the authors' code.
+    """
+    with torch.device("meta"):
+        network = make()
+    network.to_empty(device="cpu")
+    with torch.no_grad():
+        for module in network.modules():
+            _fill(module, rng)
+    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _fill(module: nn.Module, rng: torch.Generator) -> None:
+    """Initial values of the tensors that this module itself owns."""
+    if isinstance(module, nn.BatchNorm2d):
+        module.reset_running_stats()
+    for name, parameter in module.named_parameters(recurse=False):
+        if name.startswith("bias"):
+            parameter.zero_()
+        else:
+            gain = isinstance(module, nn.BatchNorm2d | ConditionalBatchNorm)
+            parameter.normal_(1.0 if gain else 0.0, INITIAL_STD, generator=rng)
