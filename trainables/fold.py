@@ -24,8 +24,7 @@ from trainables.data import affine
 from trainables.data.cohort import Cohort
 from trainables.data.image_files import load_image_set, save_image_set
 from trainables.data.image_set import ImageSet
-from trainables.data.preprocess import STAGE_VERSION as PREPROCESS_VERSION
-from trainables.data.preprocess import Scaling, fit_scaling, preprocess
+from trainables.data.preprocess import PREPROCESS_VERSION, Scaling, fit_scaling, preprocess
 from trainables.data.splits import FoldSplit
 from trainables.errors import LeakError
 from trainables.files import read_json, write_json
@@ -185,7 +184,7 @@ class _Fold:
 
         key = StageKey(
             stage="generator",
-            version=generators.stage_version(config),
+            version=generators.STAGE_VERSIONS[config.name],
             config=as_dict(config),
             inputs=(preprocessed.record.key,),
             seed=self._seed("generator"),
@@ -216,13 +215,20 @@ class _Fold:
         )
         return self._obtain(key, compute).folder
 
-    def _classify(self, real: ImageSet, synthetic: ImageSet | None) -> training.FittedClassifier:
+    def _classify(self, real: ImageSet, synthetic: ImageSet | None) -> training.TrainedClassifier:
         config, environment = self._config, self._environment
         self._guard(real, "classifier")
+        balanced = config.synthetic is not None and config.synthetic.balance
         key = StageKey(
             stage="classifier",
-            version=training.STAGE_VERSION,
-            config={"classifier": as_dict(config.classifier), "mixer": as_dict(config.mixer), "affine": config.affine},
+            version=training.CLASSIFIER_STAGE_VERSION,
+            config={
+                "classifier": as_dict(config.classifier),
+                "mixer": {**as_dict(config.mixer), "version": mixers.MIXER_VERSION},
+                "affine": config.affine,
+                "counts": [real.counts, synthetic.counts if synthetic else ()],
+                "balance": balanced,
+            },
             inputs=tuple(record.key for record in self._records),
             seed=self._seed("classifier"),
             threads=environment.threads,
@@ -233,8 +239,8 @@ class _Fold:
             mixers.build(config.mixer),
             real,
             synthetic,
-            augment=affine.random_affine if config.affine else affine.identity,
-            balanced=config.synthetic is not None and config.synthetic.balance,
+            augment=affine.affine if config.affine else affine.identity,
+            balanced=balanced,
             seed=key.seed,
             device=environment.device,
             on_step=lambda done, total: environment.report("classifier", done, total),

@@ -18,6 +18,9 @@ from trainables.data.image_set import ImageSet
 from trainables.data.readers import Pixels
 from trainables.errors import DataError
 
+PREPROCESS_VERSION = 1
+"""Raised by hand when the numbers change; part of the key of preprocessed folds."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
@@ -165,28 +168,35 @@ def resample(pixels_HW: Pixels, part: Window, pixels: int) -> Pixels:
     Source: separable triangle filter as wide as a result pixel, at least as a source pixel; the filter of
     ``torch.nn.functional.interpolate(mode="bilinear", antialias=True)``, for fractional windows.
     """
-    rows_PH, first_row = _filter_matrix(pixels_HW.shape[0], part.top, part.height, pixels)
-    columns_PW, first_column = _filter_matrix(pixels_HW.shape[1], part.left, part.width, pixels)
-    used_HW = pixels_HW[
-        first_row : first_row + rows_PH.shape[1], first_column : first_column + columns_PW.shape[1]
-    ].astype(np.float64)
-    return (rows_PH @ used_HW @ columns_PW.T).astype(np.float32)
+    rows_PW = _filter_first_axis(pixels_HW, *_taps(pixels_HW.shape[0], part.top, part.height, pixels))
+    columns_PP = _filter_first_axis(rows_PW.T, *_taps(pixels_HW.shape[1], part.left, part.width, pixels))
+    return np.ascontiguousarray(columns_PP.T, dtype=np.float32)
+
+
+def _filter_first_axis(
+    values_HW: NDArray[np.floating[Any]], sources_PT: NDArray[np.intp], weights_PT: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Weighted sums over T source rows for each of P rows: float64 (P, W).
+
+    A loop over taps rather than a matrix product: a triangle is mostly zeros, and the order of additions, hence every
+    byte, is the same on every machine and with any number of threads.
+    """
+    sum_PW = np.zeros((len(sources_PT), values_HW.shape[1]))
+    for sources_P, weights_P in zip(sources_PT.T, weights_PT.T, strict=True):
+        sum_PW += weights_P[:, None] * values_HW[sources_P]
+    return sum_PW
 
 
 @lru_cache(maxsize=4096)
-def _filter_matrix(size: int, start: float, length: float, pixels: int) -> tuple[NDArray[np.float64], int]:
-    """Weights (P, used source pixels) that resample one axis, and the first source pixel they refer to."""
+def _taps(size: int, start: float, length: float, pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """T source pixels and weights for each of P result pixels; border pixels stand for what lies beyond them."""
     scale = length / pixels
     reach = max(scale, 1.0)
     centres_P = start + (np.arange(pixels) + 0.5) * scale
-    taps_T = np.arange(math.floor(centres_P[0] - reach), math.ceil(centres_P[-1] + reach) + 1)
-    weights_PT = np.maximum(0.0, 1 - np.abs(taps_T + 0.5 - centres_P[:, None]) / reach)
+    sources_PT = np.floor(centres_P - reach)[:, None] + np.arange(math.ceil(2 * reach) + 1)
+    weights_PT = np.maximum(0.0, 1 - np.abs(sources_PT + 0.5 - centres_P[:, None]) / reach)
     weights_PT /= weights_PT.sum(axis=1, keepdims=True)
-    inside_T = np.clip(taps_T, 0, size - 1)
-    first = int(inside_T[0])
-    matrix_PS = np.zeros((pixels, int(inside_T[-1]) - first + 1))
-    np.add.at(matrix_PS.T, inside_T - first, weights_PT.T)
-    return matrix_PS, first
+    return np.clip(sources_PT, 0, size - 1).astype(np.intp), weights_PT
 
 
 def _windows(cohort: Cohort, indices: Sequence[int], field_of_view: float | None, pixels: int) -> Pixels:

@@ -1,0 +1,1 @@
+"""The search: command line, sampler, schedulers, display and outcome."""

@@ -1,0 +1,264 @@
+"""The command line. It imports nothing heavy until the arguments are known to be good."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from search.settings import NewSearch, Resources, Resumption, SettingsError, check_name, parse_duration
+from spaces.budget import BUDGETS, Budget, budget_named
+from spaces.config import check_space
+from spaces.describe import describe_space, list_spaces
+from spaces.errors import InputError, SpaceError, nearest
+from spaces.presets import PRESETS
+from spaces.space import Space, space_from_yaml
+from trainables.metrics.catalogue import SCORES
+
+EXIT_FAILED_TRIALS = 1
+EXIT_BAD_INPUT = 2
+SAMPLERS = ("tpe", "random", "grid")
+SCHEDULERS = ("asha", "fifo")
+DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
+_FIXED_WHEN_RESUMED = (
+    "space", "set", "budget", "data", "labels", "slice", "positive", "skip_bad_images", "folds", "seed", "metric",
+    "sampler", "scheduler", "name",
+)  # fmt: skip
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong flag as one sentence, with the nearest valid flags."""
+
+    def error(self, message: str) -> NoReturn:
+        prefix = "unrecognized arguments: "
+        if message.startswith(prefix):
+            given = message.removeprefix(prefix).split()[0]
+            flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+            message = f"{given} is no option; {nearest(given, flags)}"
+        raise SettingsError(f"{message}. Run with --help to see what there is.")
+
+
+def _positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
+
+
+def _positive_float(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0")
+    return value
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no duration; write 90s, 15m, 2h or 1d") from None
+
+
+def _slice(text: str) -> str | int:
+    if text == "middle":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither 'middle' nor the number of a slice") from None
+
+
+def _search_parser() -> _Parser:
+    parser = _Parser(
+        prog="search/run.py",
+        description="Search how to augment a small medical-image training set. Without a subcommand it searches.",
+        epilog="Subcommands: " + "; ".join(f"{name}: {purpose}" for name, (purpose, _) in SUBCOMMANDS.items()),
+        allow_abbrev=False,
+    )
+    what = parser.add_argument_group("what is searched")
+    what.add_argument("--space", metavar="NAME|FILE.yaml", help="a named space or a file of your own (genmix)")
+    what.add_argument("--set", metavar="NAME=VALUE", action="append", help="fix a dimension, and its parents with it")
+    what.add_argument("--list-spaces", action="store_true", help="print the named spaces and stop")
+    what.add_argument("--describe", action="store_true", help="print the space, its bounds and meanings, and stop")
+    what.add_argument("--budget", metavar="NAME", help=f"{', '.join(BUDGETS)} (quick: a demonstration)")
+    what.add_argument("--trials", type=_positive_int, metavar="N", help="how many configurations (the budget's)")
+    what.add_argument("--time-budget", type=_duration, metavar="TIME", help="stop after 90s, 15m, 2h, ...; resumable")
+    what.add_argument("--metric", metavar="SCORE", help="the score to improve (balanced_accuracy)")
+    what.add_argument("--sampler", metavar="NAME", help=f"{', '.join(SAMPLERS)} (tpe)")
+    what.add_argument("--scheduler", metavar="NAME", help=f"{', '.join(SCHEDULERS)}: stop poor trials early (asha)")
+    what.add_argument("--seed", type=int, metavar="N", help="everything random descends from it (0)")
+    data = parser.add_argument_group("on which data")
+    data.add_argument("--data", type=Path, metavar="PATH", help="folder or .npz (without it: an embedded phantom)")
+    data.add_argument("--labels", metavar="FILE.csv", help="labels file, inside the data folder or a path (labels.csv)")
+    data.add_argument("--folds", type=_positive_int, metavar="K", help="cross-validation folds (the budget's)")
+    data.add_argument("--positive", metavar="CLASS", help="the diseased class of two, for sensitivity and specificity")
+    data.add_argument("--slice", type=_slice, metavar="middle|N", help="which slice of 3-D files to take")
+    data.add_argument("--skip-bad-images", action="store_true", help="go on without unreadable images; they are listed")
+    where = parser.add_argument_group("where and how it runs")
+    where.add_argument("--storage", type=Path, metavar="FOLDER", default=Path("searches"), help="(./searches)")
+    where.add_argument("--name", metavar="NAME", help="the search's name (space, date and time)")
+    where.add_argument("--resume", nargs="?", const="", metavar="NAME", help="go on with a search, or the latest")
+    where.add_argument("--tracking-uri", metavar="URI", help=f"MLflow server or database ({DEFAULT_TRACKING_URI})")
+    where.add_argument("--concurrency", type=_positive_int, metavar="N", help="trials at once (by cores or GPUs)")
+    where.add_argument("--cpus-per-trial", type=_positive_int, metavar="N", help="(cores / concurrency)")
+    where.add_argument("--gpus-per-trial", type=_positive_float, metavar="X", help="may be a fraction (1 where any)")
+    where.add_argument("--address", metavar="HOST:PORT", help="join a Ray cluster, or 'auto'")
+    return parser
+
+
+def _show(arguments: Sequence[str]) -> int:
+    parser = _Parser(prog="search/run.py show", description="Print a search's leaderboard again.", allow_abbrev=False)
+    parser.add_argument("name", nargs="?", help="the search (the latest)")
+    parser.add_argument("--storage", type=Path, default=Path("searches"), metavar="FOLDER", help="(./searches)")
+    given = parser.parse_args(arguments)
+    from search.show import show
+
+    return show(given.storage, given.name)
+
+
+SUBCOMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
+    "show": ("print a search's leaderboard again", _show),
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the program.
+
+    Args:
+        arguments: the command line without the program's name.
+
+    Returns:
+        The exit code: 0 done, 1 done but trials failed, 2 unusable input, 130 or 143 stopped by a signal.
+    """
+    try:
+        if arguments and arguments[0] in SUBCOMMANDS:
+            return SUBCOMMANDS[arguments[0]][1](arguments[1:])
+        if arguments and not arguments[0].startswith("-"):
+            raise SettingsError(f"'{arguments[0]}' is no subcommand; {nearest(arguments[0], SUBCOMMANDS)}.")
+        return _search(arguments)
+    except InputError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("Stopped before the search began.", file=sys.stderr)
+        return 130
+
+
+def _search(arguments: Sequence[str]) -> int:
+    given = _search_parser().parse_args(arguments)
+    if given.list_spaces:
+        print(list_spaces(PRESETS))
+        return 0
+    if given.resume is not None:
+        resumption = _resumption(given)
+        from search.runner import resume_search
+
+        return resume_search(resumption)
+    settings, notes = _new_search(given)
+    for note in notes:
+        print(note)
+    if given.describe:
+        print(describe_space(settings.space, settings.budget))
+        return 0
+    from search.runner import start_search
+
+    return start_search(settings)
+
+
+def _resources(given: argparse.Namespace) -> Resources:
+    return Resources(
+        concurrency=given.concurrency,
+        cpus_per_trial=given.cpus_per_trial,
+        gpus_per_trial=given.gpus_per_trial,
+        address=given.address,
+        time_budget=given.time_budget,
+    )
+
+
+def _resumption(given: argparse.Namespace) -> Resumption:
+    fixed = [name for name in _FIXED_WHEN_RESUMED if getattr(given, name)]
+    if fixed:
+        flag = "--" + fixed[0].replace("_", "-")
+        raise SettingsError(
+            f"{flag} is fixed when a search starts, so it cannot be given with --resume; leave it out, or start a new "
+            f"search without --resume."
+        )
+    return Resumption(
+        name=check_name(given.resume) if given.resume else None,
+        storage=given.storage,
+        trials=given.trials,
+        tracking_uri=given.tracking_uri,
+        resources=_resources(given),
+    )
+
+
+def _new_search(given: argparse.Namespace) -> tuple[NewSearch, list[str]]:
+    budget = budget_named(given.budget or "quick")
+    space, notes = _space(given.space or "genmix", given.set or [], budget)
+    folds = given.folds or budget.folds
+    if folds < 2:
+        raise SettingsError(f"--folds {folds} leaves nothing to train on; give at least 2.")
+    settings = NewSearch(
+        space=space,
+        budget=budget,
+        data=given.data,
+        labels=given.labels,
+        slice_rule=given.slice,
+        positive=given.positive,
+        skip_bad_images=given.skip_bad_images,
+        trials=given.trials or budget.trials,
+        folds=folds,
+        seed=given.seed or 0,
+        metric=_metric(given.metric or "balanced_accuracy"),
+        sampler=_one_of("--sampler", given.sampler or "tpe", SAMPLERS),
+        scheduler=_one_of("--scheduler", given.scheduler or "asha", SCHEDULERS),
+        storage=given.storage,
+        name=check_name(given.name) if given.name is not None else None,
+        tracking_uri=given.tracking_uri or DEFAULT_TRACKING_URI,
+        resources=_resources(given),
+    )
+    if settings.labels is not None and settings.data is None:
+        raise SettingsError("--labels was given without --data; name the folder of images with --data.")
+    return settings, notes
+
+
+def _one_of(flag: str, value: str, valid: tuple[str, ...]) -> str:
+    if value not in valid:
+        raise SettingsError(f"{flag} '{value}' does not exist; {nearest(value, valid)}.")
+    return value
+
+
+def _metric(name: str) -> str:
+    """A score's name; scores per class (sensitivity_CLASS) can be checked only once the data is read."""
+    if name not in SCORES and not name.startswith(("sensitivity_", "specificity_")):
+        raise SettingsError(f"--metric '{name}' does not exist; {nearest(name, SCORES)}.")
+    return name
+
+
+def _space(name: str, fixed: Sequence[str], budget: Budget) -> tuple[Space, list[str]]:
+    space = _load_space(name).with_defaults(budget.settings)
+    notes: list[str] = []
+    for assignment in fixed:
+        dimension, equals, value = assignment.partition("=")
+        if not equals:
+            raise SpaceError(f"--set {assignment} has no '='; write --set generator.name=egan.")
+        space, added = space.fix(dimension.strip(), value.strip())
+        notes += [f"--set {note}." for note in added]
+    check_space(space, budget)
+    return space, notes
+
+
+def _load_space(name: str) -> Space:
+    if name in PRESETS:
+        return PRESETS[name]
+    path = Path(name)
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        raise SpaceError(f"--space '{name}' does not exist; {nearest(name, PRESETS)}, or the path of a .yaml file.")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason: Any = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise SpaceError(f"--space {name} cannot be read ({reason}); give the path of a .yaml file.") from None
+    return space_from_yaml(text, source=name)

@@ -1,0 +1,167 @@
+"""What a search ends in: ranking, ``result.json``, ``best.yaml`` and the leaderboard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from spaces.budget import budget_named
+from spaces.parameter import Value, format_value
+from trainables.files import write_atomically, write_json
+from trainables.ledger import Ledger, SearchRecord
+from trainables.metrics.catalogue import maximizes
+from trainables.results import FoldResult, Summary, TrialResult
+
+_LEADERBOARD_SCORES = ("balanced_accuracy", "auroc", "accuracy", "macro_f1")
+
+
+def rank(trials: Sequence[TrialResult], metric: str) -> list[TrialResult]:
+    """The completed trials in which the metric is defined, best first; the earlier of two equals first."""
+    scored = [trial for trial in trials if trial.state == "completed" and _mean(trial, metric) is not None]
+    return sorted(scored, key=lambda trial: _mean(trial, metric) or 0.0, reverse=maximizes(metric))
+
+
+def _mean(trial: TrialResult, metric: str) -> float | None:
+    summary = trial.scores.get(metric)
+    return summary.mean if summary else None
+
+
+def policy(config: Mapping[str, Value]) -> str:
+    """A configuration in a few words, such as "genmix egan gamma=0.005 genmix_alpha=0.3 ratio=1 affine"."""
+    words = [str(config.get("mixer.name", "real"))]
+    if "generator.name" in config:
+        words.append(str(config["generator.name"]))
+    for name, value in config.items():
+        if name in ("mixer.name", "generator.name"):
+            continue
+        short = name.rpartition(".")[2].removeprefix("learning_").replace("rate", "lr", int("learning" in name))
+        if isinstance(value, bool):
+            words += [short] if value else []
+        else:
+            words.append(f"{short}={format_value(value)}")
+    return " ".join(words)
+
+
+def result_data(record: SearchRecord, trials: Sequence[TrialResult]) -> dict[str, Any]:
+    """The content of ``result.json``: documented in the README, for machines."""
+    ranked = rank(trials, record.metric)
+    return {
+        "search": record.name,
+        "space": record.space.name,
+        "budget": record.budget,
+        "data": {
+            "digest": record.data.digest,
+            "source": record.data.source,
+            "phantom": record.data.is_phantom,
+            "classes": list(record.data.classes),
+            "counts": dict(zip(record.data.classes, record.data.counts, strict=True)),
+            "patients": record.data.patients if record.data.patients_known else None,
+            "bad_images": [list(each) for each in record.data.bad_images],
+        },
+        "metric": record.metric,
+        "seed": record.seed,
+        "best": _best(ranked[0]) if ranked else None,
+        "trials": [_trial(trial) for trial in trials],
+    }
+
+
+def _best(trial: TrialResult) -> dict[str, Any]:
+    return {"trial": trial.id, "config": dict(trial.config), "scores": _scores(trial.scores)}
+
+
+def _trial(trial: TrialResult) -> dict[str, Any]:
+    return {
+        "id": trial.id,
+        "state": trial.state,
+        "reference": trial.reference,
+        "config": dict(trial.config),
+        "folds": [_fold(fold) for fold in trial.folds],
+        "scores": _scores(trial.scores),
+        "error": trial.error,
+    }
+
+
+def _fold(fold: FoldResult) -> dict[str, Any]:
+    stages = [
+        {"name": stage.name, "key": stage.key, "seconds": stage.seconds, "reused": stage.reused}
+        for stage in fold.stages
+    ]
+    return {"fold": fold.fold, "scores": dict(fold.scores), "counts": dict(fold.counts), "stages": stages}
+
+
+def _scores(scores: Mapping[str, Summary]) -> dict[str, dict[str, float | None]]:
+    return {name: {"mean": summary.mean, "std": summary.std} for name, summary in scores.items()}
+
+
+def write_outcome(ledger: Ledger) -> None:
+    """Write ``result.json`` and, once a trial is complete, ``best.yaml`` into the search's folder."""
+    record, trials = ledger.search(), ledger.trials()
+    write_json(ledger.folder / "result.json", result_data(record, trials))
+    ranked = rank(trials, record.metric)
+    if ranked:
+        best = {"search": record.name, "trial": ranked[0].id, "budget": record.budget, "config": ranked[0].config}
+        write_atomically(ledger.folder / "best.yaml", yaml.safe_dump(best, sort_keys=False))
+
+
+def print_outcome(console: Console, ledger: Ledger) -> None:
+    """Print the leaderboard, what failed, and what the numbers may not be taken for."""
+    record, trials = ledger.search(), ledger.trials()
+    console.print(_leaderboard(record, trials))
+    failed = [trial for trial in trials if trial.state == "failed"]
+    if failed:
+        table = Table(title="Failed trials", title_justify="left")
+        table.add_column("trial")
+        table.add_column("error", overflow="fold")
+        for trial in failed:
+            table.add_row(trial.id, trial.error or "")
+        console.print(table)
+    for caution in cautions(record):
+        console.print(caution, style="yellow")
+
+
+def cautions(record: SearchRecord) -> list[str]:
+    """What every reader of the search's numbers must know, one sentence each."""
+    notes = []
+    if record.data.is_phantom:
+        notes.append("Synthetic phantom data: these images were computed, they show no patient.")
+    if record.budget == "quick":
+        notes.append(f"Budget quick is a {budget_named('quick').note}.")
+    if not record.data.patients_known:
+        notes.append(
+            "No 'patient' column: every image was taken for a patient of its own, so images of one patient may stand "
+            "on both sides of a split; no claim of leak-free evaluation is made."
+        )
+    if record.data.bad_images:
+        notes.append(f"{len(record.data.bad_images)} unreadable images were left out; result.json lists them.")
+    notes.append(
+        "The best of many trials is chosen on the folds that score it: expect less on new patients than is shown here."
+    )
+    return notes
+
+
+def _leaderboard(record: SearchRecord, trials: Sequence[TrialResult]) -> Table:
+    shown = list(dict.fromkeys((record.metric, *_LEADERBOARD_SCORES)))
+    table = Table(title=f"{record.name}: mean ± standard deviation over folds", title_justify="left")
+    for heading in ("", "trial", "policy", "folds"):
+        table.add_column(heading, overflow="fold")
+    for name in shown:
+        table.add_column(name.replace("_", " "), justify="right")
+    ranked = rank(trials, record.metric)
+    rest = [trial for trial in trials if trial not in ranked]
+    for trial in ranked + rest:
+        place = str(ranked.index(trial) + 1) if trial in ranked else trial.state
+        label = policy(trial.config) + (f" [reference: {trial.reference}]" if trial.reference else "")
+        cells = [format_score(trial.scores.get(name)) for name in shown]
+        table.add_row(place, trial.id, label.replace("[", r"\["), f"{len(trial.folds)}/{record.folds}", *cells)
+    return table
+
+
+def format_score(summary: Summary | None) -> str:
+    """A score as ".812 ± .034"; "undefined" where no fold defines it."""
+    if summary is None or summary.mean is None:
+        return "undefined"
+    return f"{summary.mean:.3f}" + (f" ± {summary.std:.3f}" if summary.std is not None else "")

@@ -1,0 +1,161 @@
+"""Starting a search, going on with one, and ending either in order, whatever ends it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from mlflow_tracking.connect import check_server
+from mlflow_tracking.projector import LiveProjector
+from search.display import Display
+from search.inputs import absolute_uri, images_folder, prepare
+from search.outcome import print_outcome, write_outcome
+from search.settings import NewSearch, Resources, Resumption, SettingsError
+from search.storage import find_search
+from search.tuning import Allotment, Tuning, allot
+from trainables.data.cohort import Cohort
+from trainables.leases import Lease, held
+from trainables.ledger import SHARED, Ledger
+from trainables.stages import StageStore
+
+
+class _StopSignal(KeyboardInterrupt):
+    """SIGINT or SIGTERM asked the search to stop."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
+
+
+def start_search(settings: NewSearch) -> int:
+    """Run a new search to its end. Returns the exit code. Raises: InputError before any trial starts."""
+    console = _console()
+    allotment = allot(settings.resources, trials=settings.trials)
+    ledger = prepare(settings, allotment, console)
+    return _run(ledger, allotment, settings.resources, console)
+
+
+def resume_search(resumption: Resumption) -> int:
+    """Go on with a search. Returns the exit code. Raises: InputError before any trial starts."""
+    console = _console()
+    ledger = find_search(resumption.storage, resumption.name)
+    record = ledger.search()
+    tracking_uri = absolute_uri(resumption.tracking_uri) if resumption.tracking_uri else record.tracking_uri
+    check_server(tracking_uri)
+    Cohort.load(images_folder(ledger))
+    trials = resumption.trials or record.trials
+    if trials < record.trials:
+        raise SettingsError(
+            f"--trials {trials} is less than the {record.trials} that '{record.name}' was started with; give more, or "
+            f"leave it out."
+        )
+    allotment = replace(allot(resumption.resources, trials=trials, threads=record.threads), cpus=record.threads)
+    if resumption.resources.cpus_per_trial not in (None, record.threads):
+        raise SettingsError(
+            f"--cpus-per-trial {resumption.resources.cpus_per_trial} differs from the {record.threads} of the search, "
+            f"which results depend on; leave it out."
+        )
+    ended = sum(trial.state != "unfinished" for trial in ledger.trials())
+    console.print(f"Going on with {record.name}: {ended} of {trials} trials have ended", highlight=False)
+    with _driving(ledger):
+        ledger.write_search(replace(record, trials=trials, tracking_uri=tracking_uri))
+    return _run(ledger, allotment, resumption.resources, console)
+
+
+def _console() -> Console:
+    terminal = sys.stdout.isatty()
+    return Console(width=None if terminal else 160, soft_wrap=not terminal)
+
+
+@contextmanager
+def _driving(ledger: Ledger) -> Iterator[None]:
+    """Be the only driver of a search."""
+    lease = Lease(ledger.folder / "driver.lease")
+    if not lease.try_acquire():
+        raise SettingsError(
+            f"the search '{ledger.folder.name}' is being run by another process; wait for it, or stop it first."
+        )
+    with held(lease):
+        yield
+
+
+def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Console) -> int:
+    record = ledger.search()
+    stopped: _StopSignal | None = None
+    with _driving(ledger), _signals():
+        StageStore(ledger.storage / SHARED / "stages").sweep()
+        tracker = LiveProjector(
+            ledger, record.tracking_uri, on_warning=lambda text: console.print(text, style="yellow")
+        )
+        tuning = Tuning(ledger, allotment, resources, on_change=tracker.poke)
+        try:
+            tracker.start()
+            with Display(console, ledger, running=tuning.running, concurrency=allotment.concurrency):
+                tuning.run()
+        except _StopSignal as signalled:
+            stopped = signalled
+        finally:
+            _second_signal_kills()
+            write_outcome(ledger)
+            tracker.stop()
+    print_outcome(console, ledger)
+    _next_steps(console, ledger, tracker, stopped)
+    if stopped is not None:
+        return stopped.exit_code
+    return 1 if any(trial.state == "failed" for trial in ledger.trials()) else 0
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into an exception in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        _second_signal_kills()
+        raise _StopSignal(number)
+
+    before: dict[int, Any] = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _second_signal_kills() -> None:
+    """From now on a signal ends the process at once; the ledger is as safe then as after a kill."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda received, frame: os._exit(128 + received))
+
+
+def _next_steps(console: Console, ledger: Ledger, tracker: LiveProjector, stopped: _StopSignal | None) -> None:
+    """Print the files and the exact next commands."""
+    record = ledger.search()
+    unfinished = sum(trial.state == "unfinished" for trial in ledger.trials())
+    storage = "" if ledger.storage == Path("searches").resolve() else f" --storage {shlex.quote(str(ledger.storage))}"
+    resume = f"python search/run.py --resume {record.name}{storage}"
+    console.print(f"\nResults: {ledger.folder / 'result.json'}", highlight=False)
+    if (ledger.folder / "best.yaml").exists():
+        console.print(f"Best configuration: {ledger.folder / 'best.yaml'}", highlight=False)
+    address, command = tracker.page()
+    if command is not None:
+        console.print(f"MLflow UI: {command}, then", highlight=False)
+    console.print(f"Trials in MLflow: {address}", highlight=False)
+    if stopped is not None or unfinished or len(ledger.trials()) < record.trials:
+        console.print(f"Go on: {resume}", highlight=False)
+    else:
+        console.print(f"Search further: {resume} --trials {2 * record.trials}", highlight=False)

@@ -1,0 +1,72 @@
+"""Schedulers over folds: which trials go on after each finished fold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+
+from trainables.ledger import Ledger
+from trainables.results import TrialResult, summarise
+from trainables.tune_trainable import FOLDS_DONE, REFERENCE, RUNNING_MEAN, TRIAL
+
+GRACE_FOLDS = 2
+REDUCTION = 2
+
+
+class FoldAsha(AsyncHyperBandScheduler):  # type: ignore[misc]
+    """ASHA with folds as its unit of work: after 2, 4, ... folds the worse half is stopped.
+
+    Folds come in a fixed order, so that running means are compared over the same folds. A reference policy is never
+    stopped: every claim of the search is a comparison with it.
+
+    Args:
+        ledger: where a stopped trial is recorded.
+        folds: folds of a whole trial.
+        maximize: whether more of the metric is better.
+        metric: the score compared, for ``earlier``.
+        earlier: trials of earlier attempts of a resumed search; they count as if they had run in this one.
+    """
+
+    def __init__(
+        self, ledger: Ledger, *, folds: int, maximize: bool, metric: str, earlier: Iterable[TrialResult]
+    ) -> None:
+        super().__init__(
+            time_attr=FOLDS_DONE,
+            metric=RUNNING_MEAN,
+            mode="max" if maximize else "min",
+            max_t=folds,
+            grace_period=min(GRACE_FOLDS, folds),
+            reduction_factor=REDUCTION,
+        )
+        self._ledger = ledger
+        for trial in earlier:
+            self._recall(trial, metric)
+
+    def _recall(self, trial: TrialResult, metric: str) -> None:
+        stand_in = SimpleNamespace(trial_id=f"earlier-{trial.id}")
+        for done in range(1, len(trial.folds) + 1):
+            mean = summarise(trial.folds[:done])[metric].mean
+            if mean is not None:
+                self._brackets[0].on_result(stand_in, done, self._metric_op * mean)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Stop the trial if it is in the worse half of those that got as far; record that it was."""
+        action: str = super().on_trial_result(tune_controller, trial, result)
+        if action != TrialScheduler.STOP or result.get(FOLDS_DONE, 0) >= self._max_t:
+            return action
+        if result.get(REFERENCE):
+            return str(TrialScheduler.CONTINUE)
+        self._ledger.end_trial(result[TRIAL], "pruned")
+        return action
+
+
+def build_scheduler(
+    name: str, ledger: Ledger, *, folds: int, maximize: bool, metric: str, earlier: Iterable[TrialResult]
+) -> TrialScheduler:
+    """The scheduler of that name: asha or fifo (every trial runs all its folds)."""
+    if name == "fifo":
+        return FIFOScheduler()
+    return FoldAsha(ledger, folds=folds, maximize=maximize, metric=metric, earlier=earlier)

@@ -1,0 +1,80 @@
+"""What the command line asks for, checked as far as that needs no data and no library."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from spaces.budget import Budget
+from spaces.errors import InputError
+from spaces.space import Space
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class SettingsError(InputError):
+    """A flag of the command line cannot be used as given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """How many trials run at once and what each may use; None leaves it to what the machine has."""
+
+    concurrency: int | None
+    cpus_per_trial: int | None
+    gpus_per_trial: float | None
+    address: str | None
+    time_budget: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSearch:
+    """A search to start. ``data`` None means the embedded phantom; ``trials``, ``folds`` None mean the budget's."""
+
+    space: Space
+    budget: Budget
+    data: Path | None
+    labels: str | None
+    slice_rule: str | int | None
+    positive: str | None
+    skip_bad_images: bool
+    trials: int
+    folds: int
+    seed: int
+    metric: str
+    sampler: str
+    scheduler: str
+    storage: Path
+    name: str | None
+    tracking_uri: str
+    resources: Resources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumption:
+    """A search to go on with: ``name`` None means the latest of the storage."""
+
+    name: str | None
+    storage: Path
+    trials: int | None
+    tracking_uri: str | None
+    resources: Resources
+
+
+def check_name(name: str) -> str:
+    """A search's name, as given. Raises: SettingsError if it could not be a folder's name everywhere."""
+    if not NAME_PATTERN.fullmatch(name):
+        raise SettingsError(
+            f"--name '{name}' is not a search name; expected 1 to 64 letters, digits, '.', '_' or '-', "
+            f"beginning with a letter or digit."
+        )
+    return name
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from "90", "90s", "15m", "2h" or "1d". Raises: ValueError on anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise ValueError(text)
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]

@@ -1,0 +1,18 @@
+"""The subcommand ``show``: a search's leaderboard, rebuilt from its ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from search.outcome import print_outcome, write_outcome
+from search.storage import find_search
+
+
+def show(storage: Path, name: str | None) -> int:
+    """Print a search's leaderboard, write its ``result.json`` anew. Raises: SettingsError if it is not there."""
+    ledger = find_search(storage, name)
+    write_outcome(ledger)
+    print_outcome(Console(), ledger)
+    return 0

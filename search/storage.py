@@ -1,0 +1,50 @@
+"""The storage folder: finding searches in it, and making room for a new one."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from search.settings import SettingsError
+from spaces.errors import nearest
+from trainables.ledger import Ledger
+
+
+def find_search(storage: Path, name: str | None) -> Ledger:
+    """The search of that name, or the one started last.
+
+    Raises: SettingsError if there is none.
+    """
+    found = {path.parent.name: path.parent for path in storage.resolve().glob("*/search.json")}
+    if not found:
+        raise SettingsError(f"no search was found in {storage}; start one, or name its folder with --storage.")
+    if name is None:
+        return max((Ledger(folder) for folder in found.values()), key=lambda ledger: ledger.search().created)
+    if name not in found:
+        raise SettingsError(f"no search '{name}' is in {storage}; {nearest(name, found)}.")
+    return Ledger(found[name])
+
+
+def reserve(storage: Path, name: str | None, space: str) -> Path:
+    """Create the folder of a new search, under ``name`` or under a new name from space, date and time.
+
+    Raises: SettingsError if the name is taken or the storage cannot be written.
+    """
+    wanted = name or f"{space}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for attempt in range(1000):
+        folder = storage.resolve() / (wanted if attempt == 0 else f"{wanted}-{attempt + 1}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if name is not None or not folder.is_dir():
+                raise SettingsError(
+                    f"--name '{wanted}' is in use in {storage}; choose another name, or go on with that search by "
+                    f"--resume {wanted}."
+                ) from None
+        except OSError as error:
+            raise SettingsError(
+                f"--storage {storage} cannot be written ({error.strerror}); name a folder that can."
+            ) from None
+        else:
+            return folder
+    raise SettingsError(f"--storage {storage} has a thousand searches of this second; choose a name with --name.")

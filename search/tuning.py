@@ -1,0 +1,188 @@
+"""The one place that runs Ray Tune: it starts or joins Ray, runs the trials, and says how it ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+
+from search.outcome import rank
+from search.proposers import build_proposer
+from search.sampler import LedgerSearcher
+from search.schedulers import build_scheduler
+from search.settings import Resources
+from spaces.reference import reference_policies
+from trainables.ledger import Ledger
+from trainables.metrics.catalogue import maximizes
+from trainables.tune_trainable import TRIAL, WEIGHTS, FoldTrainable
+
+_MOST_AT_ONCE = 8
+_OBJECT_STORE_BYTES = 100 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allotment:
+    """Trials at once, and the CPU threads and share of a GPU that each has."""
+
+    concurrency: int
+    cpus: int
+    gpus: float
+
+
+def allot(resources: Resources, *, trials: int, threads: int | None = None) -> Allotment:
+    """Share this machine among trials: what was asked for, and sensible values for the rest.
+
+    Args:
+        resources: as given on the command line.
+        trials: how many there are to run; no more run at once.
+        threads: CPU threads of a trial where a resumed search has fixed them.
+    """
+    cores = len(os.sched_getaffinity(0))
+    devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpus = resources.gpus_per_trial if resources.gpus_per_trial is not None else float(min(devices, 1))
+    cpus = resources.cpus_per_trial or threads
+    most = int(devices / gpus) if gpus > 0 else cores // (cpus or 1)
+    concurrency = resources.concurrency or max(1, min(most, trials, _MOST_AT_ONCE if not gpus else most))
+    return Allotment(concurrency=concurrency, cpus=cpus or max(1, cores // concurrency), gpus=gpus)
+
+
+class _Watch(tune.Callback):  # type: ignore[misc]
+    """Knows which trials run, records crashed workers, keeps only the leader's weights, wakes the tracker."""
+
+    def __init__(self, ledger: Ledger, metric: str, on_change: Callable[[], None]) -> None:
+        self._ledger = ledger
+        self._metric = metric
+        self._on_change = on_change
+        self.running: dict[str, str] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.running[trial.trial_id] = trial.config[TRIAL]
+        self._on_change()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        self._on_change()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.running.pop(trial.trial_id, None)
+        self._drop_weights()
+        self._on_change()
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.running.pop(trial.trial_id, None)
+        lines = str(trial.get_error() or "the worker process died").strip().splitlines()
+        self._ledger.end_trial(trial.config[TRIAL], "failed", error=f"the worker process died: {lines[-1]}")
+        self._on_change()
+
+    def _drop_weights(self) -> None:
+        trials = self._ledger.trials()
+        keep = {trial.id for trial in rank(trials, self._metric)[:1]}
+        for trial in trials:
+            if trial.state != "unfinished" and trial.id not in keep:
+                shutil.rmtree(self._ledger.trial_folder(trial.id) / WEIGHTS, ignore_errors=True)
+
+
+class Tuning:
+    """One attempt at a search's trials with Ray Tune.
+
+    Args:
+        ledger: the search; everything that matters is read from and written to it.
+        allotment: what each trial may use.
+        resources: the address of a cluster, and the time budget.
+        on_change: called in the driver's loop whenever a trial starts, reports or ends.
+    """
+
+    def __init__(
+        self, ledger: Ledger, allotment: Allotment, resources: Resources, *, on_change: Callable[[], None]
+    ) -> None:
+        self._ledger = ledger
+        self._record = ledger.search()
+        self._allotment = allotment
+        self._resources = resources
+        self._watch = _Watch(ledger, self._record.metric, on_change)
+
+    def running(self) -> list[str]:
+        """Ids of the trials that are computed at this moment."""
+        return sorted(self._watch.running.values())
+
+    def run(self) -> None:
+        """Run until all trials have ended or the time budget is spent."""
+        _start_ray(self._resources.address, self._allotment)
+        try:
+            self._tuner().fit()
+        finally:
+            ray.shutdown()
+
+    def _tuner(self) -> tune.Tuner:
+        record, allotment = self._record, self._allotment
+        maximize = maximizes(record.metric)
+        deadline = time.monotonic() + (self._resources.time_budget or float("inf"))
+        searcher = LedgerSearcher(
+            self._ledger,
+            build_proposer(record.sampler, record.space, seed=record.seed, metric=record.metric, maximize=maximize),
+            references=reference_policies(record.space),
+            wanted=record.trials,
+            settings={"search": str(self._ledger.folder), "gpus": allotment.gpus},
+            may_propose=lambda: time.monotonic() < deadline,
+        )
+        ended = [trial for trial in self._ledger.trials() if trial.state in ("completed", "pruned")]
+        scheduler = build_scheduler(
+            record.scheduler, self._ledger, folds=record.folds, maximize=maximize, metric=record.metric, earlier=ended
+        )
+        return tune.Tuner(
+            tune.with_resources(FoldTrainable, {"cpu": allotment.cpus, "gpu": allotment.gpus}),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=-1,
+                max_concurrent_trials=allotment.concurrency,
+                reuse_actors=True,
+                time_budget_s=self._resources.time_budget,
+            ),
+            run_config=tune.RunConfig(
+                name=f"attempt-{_next_attempt(self._ledger.folder / 'tune')}",
+                storage_path=str(self._ledger.folder / "tune"),
+                callbacks=[self._watch],
+                failure_config=tune.FailureConfig(max_failures=1),
+                verbose=0,
+            ),
+        )
+
+
+def _next_attempt(folder: Path) -> int:
+    taken = [int(path.name.partition("-")[2]) for path in folder.glob("attempt-*") if path.name[8:].isdigit()]
+    return max(taken, default=0) + 1
+
+
+def _start_ray(address: str | None, allotment: Allotment) -> None:
+    """Join the cluster at ``address``, or start Ray on this machine alone."""
+    root = str(Path(__file__).resolve().parent.parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    os.environ.update(
+        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+        TUNE_DISABLE_SIGINT_HANDLER="1",
+        TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+    )
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    if address is not None:
+        ray.init(address=address, **common)
+        return
+    ray.init(
+        num_cpus=max(allotment.concurrency * allotment.cpus, 1),
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        **common,
+    )

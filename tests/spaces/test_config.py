@@ -1,0 +1,102 @@
+"""From flat dictionaries to typed configurations."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from spaces.budget import BUDGETS, budget_named
+from spaces.config import EganConfig, NoGeneratorConfig, TrialConfig, check_space, trial_config
+from spaces.errors import ConfigError, SpaceError
+from spaces.presets import PRESETS
+from spaces.reference import reference_policies
+from spaces.space import space_from_yaml
+
+QUICK = BUDGETS["quick"]
+
+
+def test_every_sample_of_every_preset_is_a_trial_under_every_budget() -> None:
+    rng = random.Random(0)
+    for space in PRESETS.values():
+        for budget in BUDGETS.values():
+            check_space(space, budget)
+            assert all(isinstance(trial_config(space.sample(rng), budget), TrialConfig) for _ in range(50))
+
+
+def test_two_samples_of_different_digest_compute_different_things() -> None:
+    rng = random.Random(0)
+    seen: dict[str, object] = {}
+    for _ in range(500):
+        flat = PRESETS["genmix"].sample(rng)
+        digest = trial_config(flat, QUICK).digest
+        assert seen.setdefault(digest, flat) == flat
+
+
+def test_the_budget_fills_what_is_not_searched_and_the_configuration_overrides_it() -> None:
+    flat = {"mixer.name": "genmix", "generator.name": "egan", "generator.gamma": 0.02}
+    config = trial_config(flat, QUICK)
+    assert isinstance(config.generator, EganConfig)
+    assert config.generator.gamma == 0.02
+    assert config.generator.steps == QUICK.generators["egan"]["steps"]
+    longer = trial_config({**flat, "generator.steps": 9}, QUICK)
+    assert isinstance(longer.generator, EganConfig)
+    assert longer.generator.steps == 9
+
+
+def test_a_mixer_without_synthetic_images_has_no_generator() -> None:
+    assert isinstance(trial_config({"mixer.name": "mixup"}, QUICK).generator, NoGeneratorConfig)
+    with pytest.raises(ConfigError, match="uses no synthetic images"):
+        trial_config({"mixer.name": "mixup", "generator.name": "dcgan"}, QUICK)
+    with pytest.raises(ConfigError, match="needs synthetic images"):
+        trial_config({"mixer.name": "genmix"}, QUICK)
+
+
+@pytest.mark.parametrize(
+    ("flat", "message"),
+    [
+        ({"mixer.nam": "real"}, "did you mean 'mixer.name'"),
+        ({"mixer.name": "mxup"}, "did you mean 'mixup'"),
+        ({"mixer.name": "mixup", "mixer.mixup_alpha": 0.0}, "more than 0"),
+        ({"mixer.name": "mixup", "mixer.mixup_alpha": "much"}, "expected float"),
+        ({"mixer.name": "mixup", "mixer.genmix_alpha": 0.3}, "no setting of this configuration"),
+        ({"classifier.epochs": True}, "expected int"),
+        ({"classifier.name": "resnet5"}, "did you mean 'resnet50'"),
+        ({"affine": "on"}, "expected on or off"),
+        ({"preprocess.pixels": 33}, "multiple of 16"),
+    ],
+)
+def test_an_unknown_name_or_impossible_value_is_refused(flat: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        trial_config(flat, QUICK)  # type: ignore[arg-type]
+
+
+def test_a_space_over_names_or_bounds_that_no_trial_understands_is_refused() -> None:
+    dimension = "{{name: x, dimensions: [{{name: {}, type: float, low: {}, high: {}, default: 1}}]}}"
+    with pytest.raises(SpaceError, match="did you mean 'classifier.learning_rate'"):
+        check_space(space_from_yaml(dimension.format("classifier.lerning_rate", 0.1, 1), source="t"), QUICK)
+    with pytest.raises(SpaceError, match="at most 1"):
+        check_space(space_from_yaml(dimension.format("classifier.learning_rate", 0.1, 2), source="t"), QUICK)
+
+
+def test_the_reference_policies_are_trials_and_lie_in_the_space_they_refer_to() -> None:
+    space = PRESETS["genmix"]
+    policies = reference_policies(space)
+    assert list(policies) == ["none", "affine", "mixup", "genmix"]
+    assert all(space.contains(policy) for policy in policies.values())
+    assert policies["mixup"]["mixer.mixup_alpha"] == 0.2
+    assert (policies["genmix"]["mixer.genmix_alpha"], policies["genmix"]["synthetic.ratio"]) == (0.3, 1.0)
+
+
+def test_reference_policies_follow_a_fixed_generator_and_survive_a_fixed_mixer() -> None:
+    egan, _ = PRESETS["genmix"].fix("generator.name", "egan")
+    assert reference_policies(egan)["genmix"]["generator.name"] == "egan"
+    assert trial_config(reference_policies(egan)["none"], QUICK).mixer.name == "real"
+    mixup, _ = PRESETS["genmix"].fix("mixer.name", "mixup")
+    for policy in reference_policies(mixup).values():
+        trial_config(policy, QUICK)
+
+
+def test_an_unknown_budget_names_the_valid_ones() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'quick'"):
+        budget_named("quik")

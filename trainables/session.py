@@ -1,0 +1,76 @@
+"""What a process needs to compute trials of a search, opened once and kept for all of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from spaces.budget import Budget, budget_named
+from trainables.data.cohort import Cohort
+from trainables.data.splits import FoldSplit, make_folds
+from trainables.fold import Environment
+from trainables.ledger import SHARED, Ledger, SearchRecord
+from trainables.stages import StageStore
+
+_REPORT_EVERY = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """An opened search: its record, its memory-mapped images, its folds."""
+
+    ledger: Ledger
+    record: SearchRecord
+    budget: Budget
+    cohort: Cohort
+    splits: Sequence[FoldSplit]
+
+    @classmethod
+    def open(cls, folder: Path) -> Session:
+        """Open the search recorded in ``folder``. Raises: OSError, ValueError if it, or its images, are not there."""
+        ledger = Ledger(folder)
+        record = ledger.search()
+        cohort = Cohort.load(ledger.storage / SHARED / "images" / record.data.digest)
+        splits = make_folds(cohort, folds=record.folds, seed=record.seed)
+        return cls(ledger=ledger, record=record, budget=budget_named(record.budget), cohort=cohort, splits=splits)
+
+    def environment(self, trial_id: str, fold: int, *, device: torch.device) -> Environment:
+        """What one fold of one trial computes with; its progress goes to the ledger, at most once a second."""
+        progress = _Progress(self.ledger, trial_id, fold)
+        store = StageStore(
+            self.ledger.storage / SHARED / "stages", on_wait=lambda stage: progress(f"wait for {stage}", 0, 0)
+        )
+        return Environment(
+            cohort=self.cohort,
+            store=store,
+            seed=self.record.seed,
+            positive=self.record.data.positive,
+            device=device,
+            threads=self.record.threads,
+            report=progress,
+        )
+
+
+class _Progress:
+    def __init__(self, ledger: Ledger, trial_id: str, fold: int) -> None:
+        self._ledger = ledger
+        self._trial_id = trial_id
+        self._fold = fold
+        self._last = -_REPORT_EVERY
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if time.monotonic() - self._last >= _REPORT_EVERY:
+            self._last = time.monotonic()
+            self._ledger.write_progress(self._trial_id, fold=self._fold, stage=stage, done=done, total=total)
+
+
+def use_threads(count: int) -> None:
+    """Compute with that many CPU threads from now on, in PyTorch and in libraries loaded later."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(count)
+    torch.set_num_threads(count)
