@@ -1,0 +1,199 @@
+"""Reach a tracking server: check it before a search starts, and probe it quickly while one runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from spaces.errors import InputError
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+PROBE_SECONDS = 3.0
+DATABASE_SECONDS = 30.0
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_FORMS = "pass sqlite:///mlflow.db or the address of a server such as http://HOST:5000"
+
+
+class TrackingError(InputError):
+    """The tracking server or database cannot be used; nothing was started."""
+
+
+class TrackingOutage(RuntimeError):  # noqa: N818 - an outage passes, the projector catches up
+    """The tracking server or database cannot be reached just now."""
+
+
+OUTAGES: tuple[type[Exception], ...] = (MlflowException, SQLAlchemyError, OSError)
+"""What the client raises when a server or database does not do as asked (``requests`` raises OSErrors)."""
+
+
+def scheme(uri: str) -> str:
+    """``http``, ``https``, ``sqlite``, ``postgresql`` ...: without the driver (``postgresql+psycopg2``)."""
+    return uri.split(":", 1)[0].split("+", 1)[0].lower() if ":" in uri else ""
+
+
+def is_server(uri: str) -> bool:
+    """Whether the address is that of an HTTP server, not of a database."""
+    return scheme(uri) in ("http", "https")
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The absolute path of an SQLite database's file; None for anything else."""
+    if scheme(uri) != "sqlite":
+        return None
+    tail = uri.split("://", 1)[1] if "://" in uri else ""
+    path = tail.removeprefix("/").split("?", 1)[0]
+    return None if path in ("", ":memory:") else Path(path).absolute()
+
+
+def client_for(uri: str) -> MlflowClient:
+    """A client that gives up soon: by itself it would retry for minutes before it says that a server is down.
+
+    ``MLFLOW_HTTP_REQUEST_MAX_RETRIES`` and ``MLFLOW_HTTP_REQUEST_TIMEOUT``, where set, stay as they are.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri)
+
+
+def probe(uri: str, *, timeout: float = PROBE_SECONDS) -> str | None:
+    """Whether an HTTP server answers as MLflow does.
+
+    Args:
+        uri: the tracking address; a database is taken to be there.
+        timeout: seconds until it counts as unreachable, looking up its name included.
+
+    Returns:
+        None if it answers, else what is wrong.
+    """
+    if not is_server(uri):
+        return None
+    return within(timeout + 0.5, lambda: _health(uri, timeout), late=f"no answer within {timeout:g} s")
+
+
+def _health(uri: str, timeout: float) -> str | None:
+    try:
+        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=timeout)
+    except requests.Timeout:
+        return f"no answer within {timeout:g} s"
+    except requests.ConnectionError:
+        return "no connection"
+    except (requests.RequestException, ValueError) as error:
+        return _first_line(error)
+    if answer.status_code in (401, 403):
+        return None  # a proxy that wants a login; the client has it or says so
+    return None if answer.ok else f"/health answers {answer.status_code}, which MLflow does not"
+
+
+def within(seconds: float, work: Callable[[], str | None], *, late: str) -> str | None:
+    """What ``work`` returns, or ``late`` if that takes longer; the work is left behind then."""
+    result: list[str | None] = []
+    thread = threading.Thread(target=lambda: result.append(work()), daemon=True, name="tracking-probe")
+    thread.start()
+    thread.join(seconds)
+    return result[0] if result else late
+
+
+def check_server(uri: str) -> None:
+    """See that runs can be written to ``uri``; a database gets its tables here, once, before anything runs in parallel.
+
+    Args:
+        uri: the tracking address as the user gave it.
+
+    Raises:
+        TrackingError: it is of no supported kind, cannot be reached or cannot be written; within seconds.
+    """
+    kind = scheme(uri)
+    if is_server(uri):
+        _check_http(uri)
+    elif kind == "sqlite":
+        _check_sqlite(uri)
+    elif kind not in _DATABASES:
+        raise TrackingError(
+            f"The tracking address '{shown(uri)}' is not supported; expected a database or an HTTP server (MLflow no "
+            f"longer takes folders): {_FORMS}."
+        )
+    wrong = within(DATABASE_SECONDS if kind in _DATABASES else 2 * PROBE_SECONDS, lambda: _ask(uri), late="no answer")
+    if wrong is not None:
+        raise TrackingError(
+            f"The tracking address '{shown(uri)}' cannot be used ({wrong}); expected a working MLflow {_noun(uri)}: "
+            f"mend it or {_FORMS}."
+        )
+
+
+def _noun(uri: str) -> str:
+    return "server" if is_server(uri) else "database"
+
+
+def _ask(uri: str) -> str | None:
+    try:
+        client_for(uri).search_experiments(max_results=1)
+    except OUTAGES as error:
+        message = _first_line(error)
+        return f"{message}; run: mlflow db upgrade {shown(uri)}" if "out-of-date" in message else message
+    except (ImportError, ValueError) as error:
+        return _first_line(error)
+    return None
+
+
+def _check_http(uri: str) -> None:
+    if not urlsplit(uri).hostname:
+        raise TrackingError(f"The tracking address '{shown(uri)}' names no host; {_FORMS}.")
+    wrong = probe(uri)
+    if wrong is not None:
+        raise TrackingError(
+            f"The tracking server {shown(uri)} cannot be reached ({wrong}); expected a running MLflow server: start "
+            f"it or pass {DEFAULT_URI}."
+        )
+
+
+def _check_sqlite(uri: str) -> None:
+    path = sqlite_path(uri)
+    if path is None:
+        raise TrackingError(f"The tracking address '{shown(uri)}' names no database file; {_FORMS}.")
+    if not path.parent.is_dir():
+        raise TrackingError(
+            f"The tracking address '{shown(uri)}' lies in the folder {path.parent}, which does not exist; create it or "
+            f"{_FORMS}."
+        )
+    is_new = not path.exists()
+    try:
+        with closing(sqlite3.connect(path, timeout=PROBE_SECONDS)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("PRAGMA user_version").fetchone()
+            connection.rollback()
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(f"folder {path.parent} is read-only")
+    except (sqlite3.Error, OSError) as error:
+        raise TrackingError(
+            f"The tracking database {path} cannot be written ({_first_line(error)}); expected a writable SQLite file "
+            f"in a writable folder: mend its permissions or {_FORMS}."
+        ) from None
+    finally:
+        if is_new and path.exists() and path.stat().st_size == 0:
+            path.unlink()
+
+
+def shown(uri: str) -> str:
+    """The address without a password, for messages and pages."""
+    head, mark, tail = uri.partition("://")
+    authority, slash, rest = tail.partition("/")
+    user, at, host = authority.rpartition("@")
+    return f"{head}{mark}{user.split(':', 1)[0]}{at}{host}{slash}{rest}" if at and ":" in user else uri
+
+
+def _first_line(error: Exception) -> str:
+    """An error's first line, fit to stand in a sentence."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".;: ")[:300] if lines else type(error).__name__

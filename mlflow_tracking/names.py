@@ -1,0 +1,110 @@
+"""Every metric, tag, parameter and artifact name that is written to MLflow, in one place."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+
+PREFIX = "genmix."
+"""Begins every tag of this project."""
+
+SEARCH = "genmix.search"
+SEARCH_ID = "genmix.search_id"
+TRIAL = "genmix.trial"
+KIND = "genmix.kind"
+STATE = "genmix.state"
+ERROR = "genmix.error"
+REFERENCE_TAG = "genmix.reference"
+FOLDS_LOGGED = "genmix.folds_logged"
+SHEET = "genmix.sheet"
+DATA_DIGEST = "genmix.data_digest"
+SPACE_DIGEST = "genmix.space_digest"
+PHANTOM = "genmix.phantom"
+BUDGET = "genmix.budget"
+
+KIND_SEARCH = "search"
+KIND_TRIAL = "trial"
+
+REFERENCE = "reference"
+"""Parameter: the reference policy that a trial is, or ``NO_REFERENCE``."""
+NO_REFERENCE = "-"
+
+FOLDS_DONE = "folds_done"
+SECONDS = "seconds"
+PEAK_MIB = "peak_mib"
+TRIALS_COMPLETED = "trials_completed"
+TRIALS_PRUNED = "trials_pruned"
+TRIALS_FAILED = "trials_failed"
+
+NOTE = "mlflow.note.content"
+SOURCE_NAME = "mlflow.source.name"
+SOURCE_TYPE = "mlflow.source.type"
+EXPERIMENT_KIND = "mlflow.experimentKind"
+
+EXPERIMENT_PREFIX = "genmix-search/"
+SHEET_FILE = "real_and_synthetic.png"
+MUTATIONS_FILE = "generator_training.png"
+
+MAX_KEY = 250
+MAX_PARAMETER = 6000
+MAX_TAG = 5000
+"""MLflow 3.17 takes 8,000 characters, older servers 5,000."""
+
+_VALID = re.compile(r"[A-Za-z0-9_.\- ]+")
+
+
+def score(name: str) -> str:
+    """The metric that holds a score's mean over folds: the score's own name, made valid."""
+    return valid_name(name)
+
+
+def spread(name: str) -> str:
+    """The metric that holds a score's sample standard deviation over folds."""
+    return valid_name(f"{name}_std")
+
+
+def per_fold(name: str) -> str:
+    """The metric that holds a score in each fold, the step being the fold; the UI groups these under "fold"."""
+    return f"fold/{valid_name(name)}"
+
+
+def best(metric: str) -> str:
+    """The search run's metric that holds the best score so far."""
+    return valid_name(f"best_{metric}")
+
+
+def version(package: str) -> str:
+    """The tag that holds the version of a package or tool."""
+    return f"{PREFIX}version.{valid_name(package)}"
+
+
+def valid_name(name: str) -> str:
+    """A name that MLflow accepts for metrics, parameters and tags.
+
+    Args:
+        name: any text, for instance a score with a class name in it.
+
+    Returns:
+        ``name`` itself where it is valid. Otherwise letters lose their accents, other characters become ``_`` and six
+        hexadecimal digits of the original are appended, so that different names stay different. A slash counts as
+        invalid: MLflow takes it for a group of metrics.
+    """
+    if _VALID.fullmatch(name) and name == name.strip() and name.strip(".") and len(name) <= MAX_KEY - len("fold/"):
+        return name
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    cleaned = re.sub(r"[^A-Za-z0-9_.\- ]+", "_", plain).strip(" .")
+    digest = hashlib.blake2b(name.encode(), digest_size=3).hexdigest()
+    return f"{cleaned[: MAX_KEY - 20]}-{digest}"
+
+
+def parameter_value(value: object) -> str:
+    """A parameter's value as text, at most as long as MLflow takes; numbers keep every digit."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return shortened(str(value), MAX_PARAMETER)
+
+
+def shortened(text: str, limit: int = MAX_TAG) -> str:
+    """``text``, cut to ``limit`` characters with an ellipsis."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"

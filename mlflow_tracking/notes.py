@@ -1,0 +1,88 @@
+"""What a reader meets on a run's page: names, and notes in Markdown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from spaces.parameter import format_value
+from trainables.ledger import SearchRecord
+from trainables.results import TrialResult
+
+
+def trial_name(trial: TrialResult) -> str:
+    """The run name of a trial: its id and what tells it apart at a glance, as in ``t0003 genmix dcgan``."""
+    if trial.reference is not None:
+        return f"{trial.id} reference {trial.reference}"
+    config = trial.config
+    parts = [str(config.get("mixer.name", "trial"))]
+    generator = str(config.get("generator.name", "none"))
+    if generator != "none":
+        parts.append(generator)
+    if config.get("affine") is True:
+        parts.append("affine")
+    return " ".join((trial.id, *parts))
+
+
+def incumbent(search: SearchRecord, trials: Sequence[TrialResult]) -> TrialResult | None:
+    """The completed trial with the highest mean of the search's metric; the earlier one wins a tie."""
+    best: TrialResult | None = None
+    best_mean = float("-inf")
+    for trial in trials:
+        mean = mean_score(search, trial) if trial.state == "completed" else None
+        if mean is not None and mean > best_mean:
+            best, best_mean = trial, mean
+    return best
+
+
+def mean_score(search: SearchRecord, trial: TrialResult) -> float | None:
+    """A trial's mean of the search's metric, None where it is undefined."""
+    summary = trial.scores.get(search.metric)
+    return None if summary is None else summary.mean
+
+
+def search_note(search: SearchRecord, trials: Sequence[TrialResult], *, state: str) -> str:
+    """The search run's note: where it stands, what is best, what to be wary of."""
+    lines = [f"# Search {search.name}", "", *_warnings(search), _standing(search, trials, state), ""]
+    best = incumbent(search, trials)
+    if best is None:
+        return "\n".join((*lines, "No trial is completed yet."))
+    summary = best.scores[search.metric]
+    spread = "" if summary.std is None else f" (standard deviation over folds {summary.std:.3f})"
+    lines += [f"Best so far by {search.metric}: **{trial_name(best)}**, mean {summary.mean:.3f}{spread}.", ""]
+    lines += ["| setting | value |", "|---|---|"]
+    lines += [f"| {name} | {format_value(value)} |" for name, value in best.config.items()]
+    lines += ["", "It was chosen on the folds that it is scored on, so this score is optimistic."]
+    return "\n".join(lines)
+
+
+def _warnings(search: SearchRecord) -> list[str]:
+    lines = []
+    if search.data.is_phantom:
+        lines += ["> **Synthetic phantom data**: no patients; the scores say nothing about any disease.", ""]
+    if search.budget == "quick":
+        lines += [
+            "> **Demonstration** (budget quick): the generators are undertrained; the scores show that it runs, not "
+            "what helps.",
+            "",
+        ]
+    return lines
+
+
+def _standing(search: SearchRecord, trials: Sequence[TrialResult], state: str) -> str:
+    counts = Counter(trial.state for trial in trials)
+    parts = [f"{counts[each]} {each}" for each in ("completed", "pruned", "failed", "unfinished") if counts[each]]
+    return f"{state.capitalize()}: {', '.join(parts) or 'no trial yet'}, of {search.trials} wanted."
+
+
+def trial_note(search: SearchRecord, trial: TrialResult) -> str:
+    """A trial run's note: how it ended, and why if it failed."""
+    done = f"{len(trial.folds)} of {search.folds} folds"
+    if trial.state == "failed":
+        return f"**Failed** after {done}: {trial.error or 'no reason was recorded'}"
+    if trial.state == "pruned":
+        reason = f": {trial.error}" if trial.error else ", as it was doing worse than the best one on the same folds"
+        return f"**Stopped early** after {done}{reason}"
+    mean = mean_score(search, trial)
+    score = "undefined" if mean is None else f"{mean:.3f}"
+    return f"**Completed**: {done}, mean {search.metric} {score}"
