@@ -1,0 +1,134 @@
+"""What every classifier keeps; an architecture joins by its line in the registry."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from spaces.config import CLASSIFIERS, ClassifierConfig, MixupConfig
+from trainables.classifiers.registry import ARCHITECTURES
+from trainables.classifiers.training import TrainedClassifier, load_classifier, train_classifier
+from trainables.data.affine import affine
+from trainables.data.image_set import ImageSet
+from trainables.mixers.mixup import Mixup
+from trainables.seeding import generator
+
+NAMES = sorted(ARCHITECTURES)
+CPU = torch.device("cpu")
+
+
+def image_set(count: int, *, pixels: int = 32, n_classes: int = 3) -> ImageSet:
+    return ImageSet(
+        images_NCHW=torch.rand(count, 1, pixels, pixels, generator=generator(1)) * 2 - 1,
+        labels_N=torch.arange(count) % n_classes,
+        ids=tuple(map(str, range(count))),
+        patients=("p",) * count,
+        classes=tuple(f"class{index}" for index in range(n_classes)),
+    )
+
+
+def train(name: str, *, seed: int = 0) -> TrainedClassifier:
+    return train_classifier(
+        ClassifierConfig(name=name, epochs=2, batch_size=6),
+        Mixup(MixupConfig()),
+        image_set(6),
+        None,
+        augment=affine,
+        balanced=False,
+        seed=seed,
+        device=CPU,
+        on_step=lambda done, steps: None,
+    )
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def trained(request: pytest.FixtureRequest) -> tuple[str, TrainedClassifier]:
+    return request.param, train(request.param)
+
+
+def digest(classifier: TrainedClassifier) -> str:
+    hasher = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(classifier.state().items()):
+        hasher.update(name.encode() + tensor.numpy().tobytes())
+    return hasher.hexdigest()
+
+
+def digests() -> str:
+    """One digest per architecture over its trained weights."""
+    return "\n".join(f"{name} {digest(train(name))}" for name in NAMES)
+
+
+def test_every_configured_name_has_its_architecture() -> None:
+    assert set(ARCHITECTURES) == set(CLASSIFIERS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_size_from_32_pixels_gives_one_logit_per_class(name: str) -> None:
+    network = ARCHITECTURES[name](n_classes=3, rng=generator(0)).eval()
+    for pixels in (32, 48, 80):
+        assert network(image_set(2, pixels=pixels).images_NCHW).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_initial_weights_come_from_the_given_generator_alone(name: str) -> None:
+    states = []
+    for global_seed, seed in ((1, 5), (2, 5), (2, 6)):
+        torch.default_generator.manual_seed(global_seed)
+        before = torch.get_rng_state()
+        states.append(ARCHITECTURES[name](n_classes=2, rng=generator(seed)).state_dict())
+        assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    convolutions = [key for key in states[0] if states[0][key].ndim == 4]
+    assert not any(torch.equal(states[1][key], states[2][key]) for key in convolutions)
+    assert all(tensor.isfinite().all() for tensor in states[0].values())
+
+
+def test_probabilities_are_float64_and_sum_to_one(trained: tuple[str, TrainedClassifier]) -> None:
+    probabilities = trained[1].probabilities(image_set(7).images_NCHW)
+    assert probabilities.dtype == torch.float64
+    assert probabilities.shape == (7, 3)
+    assert probabilities.min() >= 0
+    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(7, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def test_an_images_probabilities_do_not_depend_on_its_neighbours(trained: tuple[str, TrainedClassifier]) -> None:
+    images = image_set(300).images_NCHW
+    together = trained[1].probabilities(images)
+    alone = torch.cat([trained[1].probabilities(images[index : index + 1]) for index in (0, 255, 256, 299)])
+    torch.testing.assert_close(together[[0, 255, 256, 299]], alone, atol=1e-5, rtol=0)
+
+
+def test_the_state_survives_safetensors(trained: tuple[str, TrainedClassifier], tmp_path: Path) -> None:
+    name, classifier = trained
+    save_file(classifier.state(), tmp_path / "weights.safetensors")
+    loaded = load_classifier(ClassifierConfig(name=name), load_file(tmp_path / "weights.safetensors"), 3, CPU)
+    images = image_set(5).images_NCHW
+    assert digest(loaded) == digest(classifier)
+    assert torch.equal(loaded.probabilities(images), classifier.probabilities(images))
+
+
+def test_the_history_has_a_finite_loss_per_epoch(trained: tuple[str, TrainedClassifier]) -> None:
+    losses = trained[1].history["loss"]
+    assert len(losses) == 2
+    assert torch.tensor(losses).isfinite().all()
+
+
+def test_another_seed_trains_another_network() -> None:
+    assert digest(train("small_cnn", seed=0)) != digest(train("small_cnn", seed=1))
+
+
+def test_the_same_seed_gives_the_same_bytes_also_in_a_fresh_process() -> None:
+    fresh = subprocess.run(
+        [sys.executable, "-c", f"import runpy; print(runpy.run_path({__file__!r})['digests']())"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert fresh.stdout.strip() == digests()
