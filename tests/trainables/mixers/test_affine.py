@@ -45,11 +45,11 @@ def test_a_shift_beyond_the_border_shows_the_reflection(images: Tensor) -> None:
 
 
 def test_images_stay_float32_in_their_range_and_shape(images: Tensor) -> None:
-    extreme = images.sign()
-    warped = affine(extreme, generator(2))
+    warped = affine(images, generator(2))
     assert warped.dtype == torch.float32
-    assert warped.shape == extreme.shape
-    assert warped.abs().max() <= 1
+    assert warped.shape == images.shape
+    white = affine(torch.ones(64, 1, 32, 32), generator(2))  # bilinear weights sum to a little more than 1 in places
+    assert 0.999 < white.min() <= white.max() <= 1
 
 
 def test_each_image_gets_its_own_transformation() -> None:
