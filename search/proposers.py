@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -88,16 +89,16 @@ class TpeProposer:
     def propose(self, number: int, trials: Sequence[TrialResult]) -> Assignment | None:
         """See ``Proposer``."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(
-            direction="maximize" if self._maximize else "minimize",
-            sampler=optuna.samplers.TPESampler(
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.TPESampler(
                 n_startup_trials=STARTUP_TRIALS,
                 multivariate=True,
                 group=True,
                 constant_liar=True,
                 seed=stream(self._seed, f"proposal{number}") % 2**32,
-            ),
-        )
+            )
+        study = optuna.create_study(direction="maximize" if self._maximize else "minimize", sampler=sampler)
         study.add_trials(self._told(trials))
         return self._suggest(study.ask())
 

@@ -16,8 +16,10 @@ from typing import Any
 
 from rich.console import Console
 
+from mlflow_tracking.address import ui_command
 from mlflow_tracking.connect import check_server
-from mlflow_tracking.projector import LiveProjector
+from mlflow_tracking.live import LiveProjector
+from mlflow_tracking.projector import Projector
 from search.display import Display
 from search.inputs import absolute_uri, images_folder, prepare
 from search.outcome import print_outcome, write_outcome
@@ -96,7 +98,7 @@ def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Co
     with _driving(ledger), _signals():
         StageStore(ledger.storage / SHARED / "stages").sweep()
         tracker = LiveProjector(
-            ledger, record.tracking_uri, on_warning=lambda text: console.print(text, style="yellow")
+            Projector(ledger, record.tracking_uri), on_message=lambda text: console.print(text, style="yellow")
         )
         tuning = Tuning(ledger, allotment, resources, on_change=tracker.poke)
         try:
@@ -108,7 +110,9 @@ def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Co
         finally:
             _second_signal_kills()
             write_outcome(ledger)
-            tracker.stop()
+            tracked = tracker.stop(interrupted=stopped is not None)
+    if not tracked:
+        console.print("MLflow lacks the last results; they are on record, and --resume writes them.", style="yellow")
     print_outcome(console, ledger)
     _next_steps(console, ledger, tracker, stopped)
     if stopped is not None:
@@ -151,10 +155,11 @@ def _next_steps(console: Console, ledger: Ledger, tracker: LiveProjector, stoppe
     console.print(f"\nResults: {ledger.folder / 'result.json'}", highlight=False)
     if (ledger.folder / "best.yaml").exists():
         console.print(f"Best configuration: {ledger.folder / 'best.yaml'}", highlight=False)
-    address, command = tracker.page()
+    command = ui_command(record.tracking_uri)
     if command is not None:
-        console.print(f"MLflow UI: {command}, then", highlight=False)
-    console.print(f"Trials in MLflow: {address}", highlight=False)
+        console.print(f"MLflow UI: {command}", highlight=False)
+    if tracker.page is not None:
+        console.print(f"Trials in MLflow: {tracker.page}", highlight=False)
     if stopped is not None or unfinished or len(ledger.trials()) < record.trials:
         console.print(f"Go on: {resume}", highlight=False)
     else:

@@ -64,6 +64,10 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         self._on_change = on_change
         self.running: dict[str, str] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks to restore a run from them; here the ledger does that."""
+        return {}
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.running[trial.trial_id] = trial.config[TRIAL]
         self._on_change()
@@ -154,6 +158,7 @@ class Tuning:
                 storage_path=str(self._ledger.folder / "tune"),
                 callbacks=[self._watch],
                 failure_config=tune.FailureConfig(max_failures=1),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 verbose=0,
             ),
         )
@@ -172,11 +177,12 @@ def _start_ray(address: str | None, allotment: Allotment) -> None:
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
         TUNE_DISABLE_SIGINT_HANDLER="1",
         TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
+        RAY_AIR_NEW_OUTPUT="0",
         RAY_USAGE_STATS_ENABLED="0",
         RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
     )
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     if address is not None:
         ray.init(address=address, **common)
         return

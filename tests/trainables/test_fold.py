@@ -1,0 +1,150 @@
+"""A fold never learns from its test patients, and gives the same bytes again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - its users' name for it
+
+from spaces.config import TrialConfig
+from trainables import fold as fold_module
+from trainables.data.cohort import Cohort, read_cohort
+from trainables.data.splits import FoldSplit, make_folds
+from trainables.errors import LeakError
+from trainables.fold import Environment, run_fold
+from trainables.results import FoldResult
+from trainables.stages import StageStore
+from trainables.trial import run_trial
+
+Build = Callable[..., TrialConfig]
+
+
+def genmix(tiny_trial: Build, **changes: object) -> TrialConfig:
+    return tiny_trial(**{"mixer__name": "genmix", "generator__name": "dcgan", **changes})
+
+
+def timeless(result: FoldResult) -> FoldResult:
+    stages = tuple(replace(stage, seconds=0.0) for stage in result.stages)
+    return replace(result, stages=stages, seconds=0.0, peak_bytes=0)
+
+
+def stage_bytes(store: Path) -> dict[str, bytes]:
+    """Every file of every stage but the records, which hold times."""
+    return {
+        str(path.relative_to(store)): path.read_bytes()
+        for path in sorted(store.rglob("*"))
+        if path.is_file() and path.name != "stage.json"
+    }
+
+
+def test_a_fold_in_two_empty_stores_gives_the_same_bytes(
+    environment: Environment, tiny_trial: Build, tmp_path: Path
+) -> None:
+    split = make_folds(environment.cohort, folds=3, seed=0)[0]
+    results = []
+    for name in ("one", "two"):
+        here = replace(environment, store=StageStore(tmp_path / name))
+        results.append(timeless(run_fold(genmix(tiny_trial), split, here).result))
+    assert results[0] == results[1]
+    assert stage_bytes(tmp_path / "one") == stage_bytes(tmp_path / "two")
+
+
+def test_two_trials_with_one_generator_train_it_once_and_score_as_if_alone(
+    environment: Environment, tiny_trial: Build, tmp_path: Path
+) -> None:
+    split = make_folds(environment.cohort, folds=3, seed=0)[1]
+    run_fold(genmix(tiny_trial, mixer__genmix_alpha=1.0), split, environment)
+    shared = run_fold(genmix(tiny_trial), split, environment).result
+    alone = run_fold(genmix(tiny_trial), split, replace(environment, store=StageStore(tmp_path / "empty"))).result
+    reused = {stage.name: stage.reused for stage in shared.stages}
+    assert reused == {"preprocess": True, "generator": True, "pool": True, "classifier": False}
+    assert shared.scores == alone.scores
+    assert shared.predictions == alone.predictions
+
+
+def shuffled_test_images(folder: Path, cohort: Cohort, split: FoldSplit) -> None:
+    """Give the test fold's files each other's pixels."""
+    paths = [folder / cohort.entries[index].id for index in split.test]
+    contents = [path.read_bytes() for path in paths]
+    for path, content in zip(paths, contents[1:] + contents[:1], strict=True):
+        path.write_bytes(content)
+
+
+def test_shuffling_the_test_folds_images_changes_no_byte_of_any_stage(
+    environment: Environment, image_folder: Path, tiny_trial: Build, tmp_path: Path
+) -> None:
+    split = make_folds(environment.cohort, folds=3, seed=0)[0]
+    one = run_fold(genmix(tiny_trial), split, replace(environment, store=StageStore(tmp_path / "one")))
+    shuffled_test_images(image_folder, environment.cohort, split)
+    cohort = read_cohort(image_folder, cache=tmp_path / "images")
+    assert cohort.digest != environment.cohort.digest
+    assert make_folds(cohort, folds=3, seed=0)[0] == split
+    store = StageStore(tmp_path / "two")
+    two = run_fold(genmix(tiny_trial), split, replace(environment, cohort=cohort, store=store))
+    assert stage_bytes(tmp_path / "one") == stage_bytes(tmp_path / "two")
+    assert [stage.key for stage in one.result.stages] == [stage.key for stage in two.result.stages]
+    for name, tensor in one.classifier_state.items():
+        assert tensor.equal(two.classifier_state[name])
+    assert one.result.predictions != two.result.predictions
+
+
+def test_changing_one_training_image_changes_every_stage(
+    environment: Environment, image_folder: Path, tiny_trial: Build, tmp_path: Path
+) -> None:
+    split = make_folds(environment.cohort, folds=3, seed=0)[0]
+    one = run_fold(genmix(tiny_trial), split, environment).result
+    path = image_folder / environment.cohort.entries[split.train[0]].id
+    pixels = np.random.default_rng(9).integers(0, 255, (32, 32)).astype(np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(pixels), str(path))
+    cohort = read_cohort(image_folder, cache=tmp_path / "images")
+    two = run_fold(genmix(tiny_trial), split, replace(environment, cohort=cohort)).result
+    assert not {stage.key for stage in one.stages} & {stage.key for stage in two.stages}
+
+
+def test_an_image_of_a_test_patient_among_the_training_images_raises(
+    environment: Environment, tiny_trial: Build
+) -> None:
+    split = make_folds(environment.cohort, folds=3, seed=0)[0]
+    leaky = FoldSplit(fold=0, train=(*split.train, split.test[0]), test=split.test[1:])
+    patients = [environment.cohort.entries[index].patient for index in leaky.test]
+    assert environment.cohort.entries[split.test[0]].patient in patients
+    with pytest.raises(LeakError, match="'preprocess' of fold 0 was given 1 images of test patients"):
+        run_fold(tiny_trial(), leaky, environment)
+
+
+@pytest.mark.parametrize("stage", ["generator", "classifier"])
+def test_every_stage_that_trains_refuses_a_test_patients_image_by_itself(
+    environment: Environment, tiny_trial: Build, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    split = make_folds(environment.cohort, folds=3, seed=0)[0]
+    whole = FoldSplit(fold=5, train=(*split.train, *split.test), test=())
+    preprocessed = fold_module._Fold(tiny_trial(), whole, environment)._preprocess()
+    leaked = fold_module.load_image_set(preprocessed.folder)
+    fold = fold_module._Fold(genmix(tiny_trial), split, environment)
+    with pytest.raises(LeakError, match=f"'{stage}' of fold 0"):
+        if stage == "generator":
+            fold._generator(preprocessed, leaked)
+        else:
+            fold._classify(leaked, None)
+
+
+def test_a_trial_leaves_out_the_folds_that_are_finished(environment: Environment, tiny_trial: Build) -> None:
+    splits = make_folds(environment.cohort, folds=3, seed=0)
+    outcomes = list(run_trial(tiny_trial(), splits, environment, finished={1}))
+    assert [outcome.result.fold for outcome in outcomes] == [0, 2]
+
+
+def test_predictions_cover_each_test_image_once_with_its_true_label(
+    environment: Environment, tiny_trial: Build
+) -> None:
+    cohort = environment.cohort
+    splits = make_folds(cohort, folds=3, seed=0)
+    predictions = [each for split in splits for each in run_fold(tiny_trial(), split, environment).result.predictions]
+    assert sorted(each.image for each in predictions) == sorted(entry.id for entry in cohort.entries)
+    labels = {entry.id: entry.label for entry in cohort.entries}
+    assert all(each.label == labels[each.image] for each in predictions)
+    assert all(sum(each.probabilities) == pytest.approx(1) for each in predictions)

@@ -1,0 +1,91 @@
+"""The ledger: what is written stays, what is read is whole."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from spaces.presets import PRESETS
+from trainables.files import write_json
+from trainables.ledger import DataRecord, Ledger, SearchRecord
+from trainables.results import FoldResult, Prediction, StageRecord, summarise
+
+
+def fold(number: int, **scores: float | None) -> FoldResult:
+    return FoldResult(
+        fold=number,
+        scores=scores,
+        stages=(StageRecord(name="classifier", key="k", seconds=1.5, reused=False),),
+        predictions=(Prediction(image="a.png", patient="p", label=1, probabilities=(0.1, 1 / 3)),),
+        counts={"real": 2, "synthetic": 0, "test": 1},
+        seconds=2.5,
+        peak_bytes=1,
+    )
+
+
+def test_a_search_record_survives_its_file(tmp_path: Path) -> None:
+    record = SearchRecord(
+        name="s",
+        space=PRESETS["genmix"],
+        data=DataRecord(
+            digest="d", source="labels.csv", classes=("a", "b"), counts=(3, 4), patients=5, patients_known=True,
+            is_phantom=False, positive=1, bad_images=(("x.png", "truncated"),),
+        ),
+        budget="quick", folds=3, metric="auroc", seed=1, sampler="tpe", scheduler="asha", trials=4, threads=1,
+        tracking_uri="sqlite:///x", created=1.0, versions={"torch": "2"},
+    )  # fmt: skip
+    ledger = Ledger(tmp_path)
+    assert not ledger.exists()
+    ledger.write_search(record)
+    assert ledger.search() == record
+
+
+def test_a_trial_is_read_back_as_it_was_recorded(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    trial_id = ledger.add_trial({"affine": True}, reference="affine")
+    ledger.record_fold(trial_id, fold(1, auroc=0.1 + 0.2))
+    ledger.record_fold(trial_id, fold(0, auroc=None))
+    trial = Ledger(tmp_path).trial(trial_id)
+    assert (trial.state, trial.reference, trial.config) == ("unfinished", "affine", {"affine": True})
+    assert trial.folds == (fold(0, auroc=None), fold(1, auroc=0.1 + 0.2))
+    ledger.end_trial(trial_id, "failed", error="boom")
+    assert (ledger.trial(trial_id).state, ledger.trial(trial_id).error) == ("failed", "boom")
+
+
+def test_a_recorded_fold_and_end_are_never_written_again(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    trial_id = ledger.add_trial({}, reference=None)
+    ledger.record_fold(trial_id, fold(0, auroc=0.5))
+    ledger.record_fold(trial_id, fold(0, auroc=0.9))
+    ledger.end_trial(trial_id, "pruned")
+    ledger.end_trial(trial_id, "completed")
+    trial = Ledger(tmp_path).trial(trial_id)
+    assert trial.folds[0].scores["auroc"] == 0.5
+    assert trial.state == "pruned"
+
+
+def test_ids_count_on_in_the_order_of_proposals(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    assert [ledger.add_trial({}, reference=None) for _ in range(3)] == ["t0000", "t0001", "t0002"]
+    assert Ledger(tmp_path).trial_ids() == ["t0000", "t0001", "t0002"]
+    with pytest.raises(ValueError, match="not a trial id"):
+        ledger.trial_folder("../../etc")
+
+
+def test_a_score_undefined_in_a_fold_is_left_out_of_the_mean_and_never_zero() -> None:
+    summaries = summarise([fold(0, auroc=0.5, f1=None), fold(1, auroc=None, f1=None), fold(2, auroc=0.7, f1=None)])
+    assert summaries["auroc"].mean == pytest.approx(0.6)
+    assert summaries["auroc"].std == pytest.approx(math.sqrt(0.02))
+    assert (summaries["f1"].mean, summaries["f1"].std) == (None, None)
+    assert summarise([fold(0, auroc=0.5)])["auroc"].std is None
+
+
+def test_a_file_is_whole_or_old_when_writing_fails(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="Out of range float"):
+        write_json(path, {"a": float("nan")})
+    assert path.read_text() == '{\n "a": 1\n}\n'
+    assert list(tmp_path.iterdir()) == [path]
