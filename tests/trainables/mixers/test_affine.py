@@ -48,7 +48,7 @@ def test_images_stay_float32_in_their_range_and_shape(images: Tensor) -> None:
     warped = affine(images, generator(2))
     assert warped.dtype == torch.float32
     assert warped.shape == images.shape
-    white = affine(torch.ones(64, 1, 32, 32), generator(2))  # bilinear weights sum to a little more than 1 in places
+    white = affine(torch.ones(1280, 1, 33, 33), generator(2))  # bilinear weights sum to 1 + 1e-7 in places
     assert 0.999 < white.min() <= white.max() <= 1
 
 
