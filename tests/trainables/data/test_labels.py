@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trainables.data.labels import positive_class, read_labels
+from trainables.errors import DataError
+
+WriteTable = Callable[..., Path]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Class folders with empty files: labels are read without decoding."""
+    for name in ("a/1.png", "a/2.png", "b/3.png", "b/deep/4.nii.gz"):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).touch()
+    return tmp_path / "set"
+
+
+def table(folder: Path, *lines: str, name: str = "labels.csv") -> Path:
+    (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def test_class_folders_give_labels_and_every_image_is_its_own_patient(folder: Path) -> None:
+    read = read_labels(folder)
+    assert [(row.id, row.label) for row in read.rows] == [
+        ("a/1.png", "a"),
+        ("a/2.png", "a"),
+        ("b/3.png", "b"),
+        ("b/deep/4.nii.gz", "b"),
+    ]
+    assert not read.patients_known
+    assert [row.patient for row in read.rows] == [row.id for row in read.rows]
+    assert read.classes == ("a", "b")
+
+
+def test_other_and_hidden_files_are_no_images(folder: Path) -> None:
+    for name in ("a/notes.txt", "a/.1.png", ".trash/5.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    assert len(read_labels(folder).rows) == 4
+
+
+def test_a_labels_csv_goes_before_class_folders(folder: Path) -> None:
+    read = read_labels(table(folder, "path,label,patient", "b/3.png,x,p1", "a/1.png,y,p2"))
+    assert [(row.id, row.label, row.patient) for row in read.rows] == [("a/1.png", "y", "p2"), ("b/3.png", "x", "p1")]
+    assert read.patients_known
+    assert read.source == f"labels.csv of {folder}"
+
+
+def test_every_optional_column_is_read(folder: Path) -> None:
+    (folder / "mask.png").touch()
+    header = "path,label,patient,site,split,mask,roi"
+    rows = ('a/1.png,x,p,berne,validation,,"1, 2,3,4"', "a/2.png,y,q,,,mask.png,", "b/3.png,y,q,,TEST,,1;2;3;4")
+    first, second, third = read_labels(table(folder, header, *rows)).rows
+    assert (first.site, first.split, first.roi, first.mask) == ("berne", "val", (1, 2, 3, 4), None)
+    assert (second.split, second.roi, second.mask) == ("", None, (folder / "mask.png").resolve())
+    assert (third.split, third.roi) == ("test", (1, 2, 3, 4))
+
+
+def test_a_table_saved_by_a_spreadsheet_is_read(folder: Path) -> None:
+    (folder / "labels.csv").write_bytes("\ufeffpath, label\r\na/1.png, ü \r\n\r\nb/3.png,y\r\n".encode())
+    assert [row.label for row in read_labels(folder).rows] == ["ü", "y"]
+
+
+def test_another_table_is_found_in_the_folder_or_by_its_path(folder: Path, tmp_path: Path) -> None:
+    table(folder, "path,label", "a/1.png,x", "b/3.png,y", name="binary.csv")
+    assert read_labels(folder, "binary.csv").source == f"binary.csv of {folder}"
+    (folder / "binary.csv").rename(tmp_path / "elsewhere.csv")
+    assert read_labels(folder, tmp_path / "elsewhere.csv").classes == ("x", "y")
+
+
+def test_an_archive_brings_labels_and_splits(tmp_path: Path) -> None:
+    np.savez(tmp_path / "m.npz", train_labels=np.array([[1], [0]]), test_labels=np.array([[1]]))
+    read = read_labels(tmp_path / "m.npz")
+    assert [(row.id, row.label, row.split) for row in read.rows] == [
+        ("test/000000", "1", "test"),
+        ("train/000000", "1", "train"),
+        ("train/000001", "0", "train"),
+    ]
+    assert not read.patients_known
+    with pytest.raises(DataError, match="brings its own labels; leave it out"):
+        read_labels(tmp_path / "m.npz", "labels.csv")
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        (["path,lable", "a/1.png,x"], r"labels\.csv of .* has the unknown column 'lable'; did you mean 'label'\?"),
+        (["path;label", "a/1.png;x"], "has the unknown column 'path;label'"),
+        (["path,patient", "a/1.png,x"], "has no column 'label'; found path, patient"),
+        ([""], "has no column 'path'; found nothing"),
+        (["path,label,label", "a/1.png,x,x"], "has the column 'label' 2 times"),
+        (["path,label"], "has no rows below its header"),
+        (["path,label", "a/1.png,"], "line 2 of .* has an empty label; fill it in"),
+        (["path,label,patient", "a/1.png,x,"], "line 2 of .* has an empty patient; fill it in, or drop the column"),
+        (["path,label", "a/1.png,x", "a/9.png,y"], r"1 of 2 paths do not exist, the first 'a/9\.png' in line 3"),
+        (["path,label", "../out.png,x"], r"line 2 of .*: '\.\./out\.png' leaves the data folder"),
+        (["path,label", "/etc/out.png,x"], r"'/etc/out\.png' leaves the data folder"),
+        (["path,label", "a/link.png,x"], r"'a/link\.png' leaves the data folder"),
+        (["path,label", "a/1.txt,x"], r"'a/1\.txt' is no supported image"),
+        (["path,label", "a/1.png,x", "a/1.png,y"], r"'a/1\.png' appears twice with two labels, 'x' and 'y'"),
+        (["path,label", "a/1.png,x", "a/../a/1.png,x"], r"'a/1\.png' appears 2 times .*Remove the repeated rows"),
+        (["path,label", "a/1.png,x,y"], r"line 2 of .* has 3 cells; expected 2 \(path,label\)"),
+        (["path,label,roi", "a/1.png,x,1;2;3"], "has the roi '1;2;3'; expected x,y,w,h"),
+        (["path,label,roi", "a/1.png,x,1;2;0;3"], "w and h at least 1"),
+        (["path,label,split", "a/1.png,x,tset"], r"has the split 'tset'; did you mean 'test'\?"),
+        (["path,label,mask", "a/1.png,x,a/9.png"], r"the mask 'a/9\.png' does not exist"),
+        (["path,label,mask,roi", "a/1.png,x,a/2.png,1;2;3;4"], "has a mask and a roi; expected one of them"),
+        (["path,label", "a/1.png,x", "a/2.png,x"], "has one class, 'x' .*expected at least two"),
+        (["path,label", 'a/1.png,"x'], "is no comma-separated table"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_named_with_what_to_do(
+    lines: Sequence[str], sentence: str, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out.png").touch()
+    (folder / "a" / "link.png").symlink_to(tmp_path / "out.png")
+    with pytest.raises(DataError, match=sentence):
+        read_labels(table(folder, *lines))
+
+
+def test_a_table_that_is_not_text_is_refused(folder: Path) -> None:
+    (folder / "labels.csv").write_bytes(b"path,label\na/1.png,\xff\n")
+    with pytest.raises(DataError, match="is no UTF-8 text"):
+        read_labels(folder)
+
+
+def test_a_table_that_is_too_large_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainables.data.labels.MAX_TABLE_BYTES", 10)
+    with pytest.raises(DataError, match="expected at most 10"):
+        read_labels(table(folder, "path,label", "a/1.png,x"))
+
+
+def test_a_link_out_of_a_class_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.png").touch()
+    (folder / "a" / "link.png").symlink_to(tmp_path / "out.png")
+    with pytest.raises(DataError, match="is a link that leaves the data folder"):
+        read_labels(folder)
+
+
+def test_data_that_is_missing_or_empty_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"--data '.*nowhere' does not exist"):
+        read_labels(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"has no images in class folders and no labels\.csv"):
+        read_labels(tmp_path)
+    (tmp_path / "file.zip").touch()
+    with pytest.raises(DataError, match=r"is a file but no \.npz"):
+        read_labels(tmp_path / "file.zip")
+
+
+def test_a_table_that_does_not_exist_is_refused_with_the_nearest(folder: Path) -> None:
+    table(folder, "path,label", name="labels_binary.csv")
+    with pytest.raises(DataError, match=r"--labels 'label_binary\.csv' .*did you mean 'labels_binary\.csv'\?"):
+        read_labels(folder, "label_binary.csv")
+
+
+@pytest.mark.parametrize(
+    ("classes", "positive"),
+    [
+        (("diseased", "healthy"), "diseased"),
+        (("diseased", "normal"), "diseased"),
+        (("No_findings", "Pneumonia"), "Pneumonia"),
+        (("Benign", "malignant"), "malignant"),
+        (("0", "1"), "1"),
+        (("No Finding", "Effusion"), "Effusion"),
+        (("atypical", "non-typical"), "atypical"),
+        (("negative", "positive"), "positive"),
+        (("CONTROL", "case"), "case"),
+        (("adenoma", "nodule"), "nodule"),
+        (("hcc", "normal variant"), "normal variant"),
+        (("healthy", "normal"), "normal"),
+    ],
+)
+def test_the_positive_class_is_the_one_that_is_not_named_as_negative(classes: tuple[str, str], positive: str) -> None:
+    assert classes[positive_class(classes)] == positive
+
+
+def test_a_positive_class_exists_among_two_only() -> None:
+    with pytest.raises(ValueError, match="among two classes; got 3"):
+        positive_class(("a", "b", "c"))

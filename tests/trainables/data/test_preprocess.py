@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from spaces.config import PreprocessConfig
+from trainables.data.cohort import Cohort, Entry
+from trainables.data.preprocess import Scaling, Window, fit_scaling, preprocess, resample, window
+from trainables.errors import DataError
+
+CONFIG = PreprocessConfig(pixels=32)
+
+
+def entry(
+    number: int,
+    shape: tuple[int, int],
+    *,
+    offset: int = 0,
+    spacing: tuple[float, float] | None = None,
+    roi: tuple[int, int, int, int] | None = None,
+) -> Entry:
+    return Entry(
+        id=f"{number}.png", label=number % 2, patient=f"p{number}", group=f"p{number}", site="", split="", roi=roi,
+        shape=shape, offset=offset, spacing=spacing, pixel_digest="",
+    )  # fmt: skip
+
+
+def cohort_of(pictures: list[NDArray[np.float32]], spacings: list[tuple[float, float] | None] | None = None) -> Cohort:
+    offsets = np.cumsum([0, *(each.size for each in pictures)])
+    spacings = spacings or [None] * len(pictures)
+    entries = tuple(
+        entry(number, each.shape, offset=int(offset), spacing=spacing)  # type: ignore[arg-type]
+        for number, (each, offset, spacing) in enumerate(zip(pictures, offsets, spacings, strict=False))
+    )
+    return Cohort(
+        folder=Path(), digest="", source="class folders of data/x", is_phantom=False, patients_known=True,
+        classes=("a", "b"), entries=entries, bad_images=(), near_duplicates=(),
+        _values=np.concatenate([each.ravel() for each in pictures]),
+    )  # fmt: skip
+
+
+def pictures(count: int = 6, seed: int = 0) -> list[NDArray[np.float32]]:
+    rng = np.random.default_rng(seed)
+    return [rng.normal(100, 30, (40 + number, 50)).astype(np.float32) for number in range(count)]
+
+
+def test_images_lie_between_minus_one_and_one_and_the_percentiles_at_the_ends() -> None:
+    cohort = cohort_of(pictures())
+    scaling = fit_scaling(cohort, range(6), CONFIG)
+    images = preprocess(cohort, range(6), scaling, CONFIG)
+    assert images.images_NCHW.shape == (6, 1, 32, 32)
+    assert images.images_NCHW.dtype == torch.float32
+    assert float(images.images_NCHW.min()) == -1
+    assert float(images.images_NCHW.max()) == 1
+    assert float((images.images_NCHW == -1).float().mean()) == pytest.approx(0.005, abs=0.001)
+    assert float((images.images_NCHW == 1).float().mean()) == pytest.approx(0.005, abs=0.001)
+
+
+def test_labels_ids_and_patients_keep_the_order_asked_for() -> None:
+    cohort = cohort_of(pictures())
+    images = preprocess(cohort, (4, 1), Scaling(field_of_view=None, low=0, high=200), CONFIG)
+    assert images.ids == ("4.png", "1.png")
+    assert images.patients == ("p4", "p1")
+    assert images.labels_N.tolist() == [0, 1]
+    assert images.classes == ("a", "b")
+
+
+def test_the_scaling_sees_training_images_only() -> None:
+    first = pictures()
+    second = [*first[:4], *(each * 50 for each in first[4:])]
+    assert fit_scaling(cohort_of(first), range(4), CONFIG) == fit_scaling(cohort_of(second), range(4), CONFIG)
+    assert fit_scaling(cohort_of(first), range(6), CONFIG) != fit_scaling(cohort_of(second), range(6), CONFIG)
+
+
+def test_an_image_does_not_depend_on_the_others_or_on_threads() -> None:
+    cohort = cohort_of(pictures())
+    scaling = Scaling(field_of_view=None, low=20, high=190)
+    together = preprocess(cohort, range(6), scaling, CONFIG).images_NCHW
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = [preprocess(cohort, (number,), scaling, CONFIG).images_NCHW for number in range(6)]
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(together, torch.cat(alone))
+
+
+def test_resampling_equals_torchs_antialiased_resize_away_from_borders() -> None:
+    pixels = np.random.default_rng(0).normal(size=(100, 90)).astype(np.float32)
+    ours = resample(pixels, Window(top=10, left=20, height=60, width=70), 32)
+    theirs = torch.nn.functional.interpolate(
+        torch.from_numpy(pixels[10:70, 20:90])[None, None], (32, 32), mode="bilinear", antialias=True
+    )[0, 0].numpy()
+    np.testing.assert_allclose(ours[1:-1, 1:-1], theirs[1:-1, 1:-1], atol=1e-6)
+
+
+def test_a_window_of_the_result_size_is_a_crop() -> None:
+    pixels = np.random.default_rng(0).normal(size=(50, 60)).astype(np.float32)
+    np.testing.assert_allclose(resample(pixels, Window(top=3, left=9, height=32, width=32), 32), pixels[3:35, 9:41])
+
+
+def test_a_fractional_window_is_placed_within_a_twentieth_of_a_pixel() -> None:
+    rows, columns = np.mgrid[:80, :90].astype(np.float32) + 0.5
+    result = resample(2 * rows - columns, Window(top=10.3, left=20.7, height=50, width=40), 16)
+    centres = (np.arange(16) + 0.5) / 16
+    expected = 2 * (10.3 + 50 * centres)[:, None] - (20.7 + 40 * centres)[None, :]
+    np.testing.assert_allclose(result, expected, rtol=0, atol=0.1)
+
+
+def test_beyond_the_image_the_border_is_repeated() -> None:
+    pixels = np.random.default_rng(0).normal(size=(20, 20)).astype(np.float32)
+    padded = np.pad(pixels, 6, mode="edge")
+    np.testing.assert_allclose(resample(pixels, Window(top=-6, left=-6, height=32, width=32), 32), padded)
+
+
+def test_without_spacing_the_largest_central_square_is_taken() -> None:
+    assert window(entry(0, (40, 60)), None) == Window(top=0, left=10, height=40, width=40)
+
+
+def test_with_spacing_the_window_is_square_in_millimetres() -> None:
+    part = window(entry(0, (40, 60), spacing=(2.0, 1.0)), 30.0)
+    assert part == Window(top=12.5, left=15, height=15, width=30)
+
+
+def test_an_image_without_spacing_keeps_its_own_square_beside_a_field_of_view() -> None:
+    assert window(entry(0, (40, 60)), 30.0) == window(entry(0, (40, 60)), None)
+
+
+def test_a_region_of_interest_is_widened_to_a_square_around_its_centre() -> None:
+    part = window(entry(0, (40, 60), roi=(10, 20, 6, 12)), 30.0)
+    assert part == Window(top=20, left=7, height=12, width=12)
+    part = window(entry(0, (40, 60), roi=(10, 20, 6, 12), spacing=(1.0, 2.0)), 30.0)
+    assert part == Window(top=20, left=10, height=12, width=6)
+
+
+def test_the_field_of_view_is_the_median_over_training_images() -> None:
+    spacings: list[tuple[float, float] | None] = [(1.0, 1.0), (2.0, 2.0), (1.5, 0.5), (9.0, 9.0)]
+    cohort = cohort_of([pictures(1)[0]] * 4, spacings)
+    assert fit_scaling(cohort, range(3), CONFIG).field_of_view == 40.0
+    spacings[1] = None
+    assert fit_scaling(cohort_of([pictures(1)[0]] * 4, spacings), range(3), CONFIG).field_of_view is None
+
+
+def test_the_same_anatomy_at_two_spacings_gives_nearly_the_same_image() -> None:
+    def disc(spacing: float, size: int) -> NDArray[np.float32]:
+        axis = (np.arange(size) + 0.5 - size / 2) * spacing
+        return np.exp(-(np.add.outer(axis**2, axis**2)) / 800).astype(np.float32)
+
+    cohort = cohort_of([disc(1.0, 96), disc(0.75, 160)], [(1.0, 1.0), (0.75, 0.75)])
+    scaling = Scaling(field_of_view=90.0, low=0, high=1)
+    images = preprocess(cohort, (0, 1), scaling, CONFIG).images_NCHW
+    assert float((images[0] - images[1]).abs().max()) < 0.01
+
+
+def test_a_scaling_survives_json() -> None:
+    for view in (None, 123.456):
+        scaling = Scaling(field_of_view=view, low=-0.1, high=1 / 3)
+        assert Scaling.from_dict(json.loads(json.dumps(scaling.to_dict()))) == scaling
+
+
+def test_percentiles_that_coincide_are_refused() -> None:
+    sparse = np.zeros((40, 40), np.float32)
+    sparse[0, 0] = 1
+    with pytest.raises(DataError, match=r"the percentiles 0\.5 and 99\.5 .* are both 0"):
+        fit_scaling(cohort_of([sparse, sparse]), range(2), CONFIG)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (2.0, 1.0), (float("nan"), 1.0)])
+def test_a_scaling_needs_a_range(low: float, high: float) -> None:
+    with pytest.raises(ValueError, match="low < high"):
+        Scaling(field_of_view=None, low=low, high=high)
