@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from urllib.parse import quote
 
 from mlflow_tracking import names
 from mlflow_tracking.connect import is_server, shown, sqlite_path
@@ -12,24 +11,18 @@ from mlflow_tracking.connect import is_server, shown, sqlite_path
 LOCAL_UI = "http://127.0.0.1:5000"
 
 
-def page_address(tracking_uri: str, experiment_id: str, metric: str) -> str:
-    """The page that lists a search's trials, best first.
+def page_address(tracking_uri: str, experiment_id: str) -> str:
+    """The page that lists a search's trials, best first, with their scores and parameters.
 
-    An experiment opens on an overview without runs; this goes to its runs, filtered to trials.
+    An experiment opens on an overview without runs, and its runs page shows no scores; this goes to the runs page in
+    the view that is stored with the experiment. The page completes its address with the view's filter and order.
 
     Args:
         tracking_uri: an HTTP server, or a database, which ``mlflow ui`` shows at its usual address.
         experiment_id: the search's experiment.
-        metric: the score to order by.
-
-    Returns:
-        A complete address.
     """
     base = shown(tracking_uri).rstrip("/") if is_server(tracking_uri) else LOCAL_UI
-    order = quote(f"metrics.`{names.score(metric)}`", safe="")
-    condition = quote(f"tags.`{names.KIND}` = '{names.KIND_TRIAL}'", safe="")
-    query = f"searchFilter={condition}&orderByKey={order}&orderByAsc=false"
-    return f"{base}/#/experiments/{experiment_id}/runs?{query}"
+    return f"{base}/#/experiments/{experiment_id}/runs?viewStateShareKey={names.VIEW_KEY}"
 
 
 def ui_command(tracking_uri: str) -> str | None:

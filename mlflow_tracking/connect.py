@@ -7,6 +7,8 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -97,12 +99,22 @@ def _health(uri: str, timeout: float) -> str | None:
 
 
 def within(seconds: float, work: Callable[[], str | None], *, late: str) -> str | None:
-    """What ``work`` returns, or ``late`` if that takes longer; the work is left behind then."""
-    result: list[str | None] = []
-    thread = threading.Thread(target=lambda: result.append(work()), daemon=True, name="tracking-probe")
-    thread.start()
-    thread.join(seconds)
-    return result[0] if result else late
+    """What ``work`` returns or raises, or ``late`` if that takes longer; the work is left behind then."""
+    answer: Future[str | None] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(work())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True, name="tracking-probe").start()
+    try:
+        return answer.result(seconds)
+    except FutureTimeout:
+        if answer.done():
+            raise
+        return late
 
 
 def check_server(uri: str) -> None:

@@ -15,7 +15,6 @@ TRIAL = "genmix.trial"
 KIND = "genmix.kind"
 STATE = "genmix.state"
 ERROR = "genmix.error"
-REFERENCE_TAG = "genmix.reference"
 FOLDS_LOGGED = "genmix.folds_logged"
 SHEET = "genmix.sheet"
 DATA_DIGEST = "genmix.data_digest"
@@ -26,10 +25,15 @@ BUDGET = "genmix.budget"
 KIND_SEARCH = "search"
 KIND_TRIAL = "trial"
 
+TRIALS_ONLY = f"tags.`{KIND}` = '{KIND_TRIAL}'"
+"""Filter of the runs page."""
+
 REFERENCE = "reference"
 """Parameter: the reference policy that a trial is, or ``NO_REFERENCE``."""
 NO_REFERENCE = "-"
 
+FOLD_GROUP = "fold"
+"""The UI groups metrics by what stands before the slash."""
 FOLDS_DONE = "folds_done"
 SECONDS = "seconds"
 PEAK_MIB = "peak_mib"
@@ -38,15 +42,17 @@ TRIALS_PRUNED = "trials_pruned"
 TRIALS_FAILED = "trials_failed"
 
 NOTE = "mlflow.note.content"
-SOURCE_NAME = "mlflow.source.name"
-SOURCE_TYPE = "mlflow.source.type"
 EXPERIMENT_KIND = "mlflow.experimentKind"
+VIEW_KEY = "genmix"
+VIEW = f"mlflow.sharedViewState.{VIEW_KEY}"
+"""Experiment tag: the saved view of the runs page."""
 
 EXPERIMENT_PREFIX = "genmix-search/"
 SHEET_FILE = "real_and_synthetic.png"
 MUTATIONS_FILE = "generator_training.png"
 
-MAX_KEY = 250
+MAX_NAME = 200
+"""MLflow takes 250 characters; this leaves room for prefixes."""
 MAX_PARAMETER = 6000
 MAX_TAG = 5000
 """MLflow 3.17 takes 8,000 characters, older servers 5,000."""
@@ -65,8 +71,8 @@ def spread(name: str) -> str:
 
 
 def per_fold(name: str) -> str:
-    """The metric that holds a score in each fold, the step being the fold; the UI groups these under "fold"."""
-    return f"fold/{valid_name(name)}"
+    """The metric that holds a score in each fold, the step being the fold."""
+    return f"{FOLD_GROUP}/{valid_name(name)}"
 
 
 def best(metric: str) -> str:
@@ -90,12 +96,12 @@ def valid_name(name: str) -> str:
         hexadecimal digits of the original are appended, so that different names stay different. A slash counts as
         invalid: MLflow takes it for a group of metrics.
     """
-    if _VALID.fullmatch(name) and name == name.strip() and name.strip(".") and len(name) <= MAX_KEY - len("fold/"):
+    if _VALID.fullmatch(name) and name == name.strip() and name.strip(".") and len(name) <= MAX_NAME:
         return name
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    cleaned = re.sub(r"[^A-Za-z0-9_.\- ]+", "_", plain).strip(" .")
+    cleaned = re.sub(r"[^A-Za-z0-9_.\- ]+", "_", plain).strip(" ._")
     digest = hashlib.blake2b(name.encode(), digest_size=3).hexdigest()
-    return f"{cleaned[: MAX_KEY - 20]}-{digest}"
+    return f"{cleaned[: MAX_NAME - 7]}-{digest}"
 
 
 def parameter_value(value: object) -> str:

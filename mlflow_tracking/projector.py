@@ -55,13 +55,12 @@ class Projector:
         self._ended: str | None = None
         self._written: object = None
         self._without_pictures = 0
-        self._metric = ledger.search().metric
         self._idle = {each.id: self._trace(each) for each in ledger.trials() if each.state == "unfinished"}
 
     @property
     def page(self) -> str | None:
         """The address of the page that lists the trials; None before the first successful ``sync``."""
-        return None if self._experiment_id is None else page_address(self._uri, self._experiment_id, self._metric)
+        return None if self._experiment_id is None else page_address(self._uri, self._experiment_id)
 
     def sync(self, *, pictures: int | None = None) -> int:
         """Write what the server lacks; without a call to it if nothing changed.

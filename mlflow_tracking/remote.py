@@ -11,6 +11,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_tracking import names
 from mlflow_tracking.connect import sqlite_path
+from mlflow_tracking.view import runs_view
 from spaces.space import digest_of
 from trainables.ledger import SearchRecord
 
@@ -148,7 +149,13 @@ def open_remote(client: MlflowClient, uri: str, search: SearchRecord) -> Remote:
     """
     identity = search_id(search)
     found = client.search_experiments(filter_string=f"tags.`{names.SEARCH_ID}` = '{identity}'", max_results=1)
-    remote = Remote(client, found[0].experiment_id if found else _create_experiment(client, uri, search, identity))
+    if found:
+        experiment_id = str(found[0].experiment_id)
+        if found[0].tags.get(names.VIEW) != runs_view(search):
+            client.set_experiment_tag(experiment_id, names.VIEW, runs_view(search))
+    else:
+        experiment_id = _create_experiment(client, uri, search, identity)
+    remote = Remote(client, experiment_id)
     remote.load()
     return remote
 
@@ -164,6 +171,7 @@ def _create_experiment(client: MlflowClient, uri: str, search: SearchRecord, ide
         names.SEARCH: search.name,
         names.SEARCH_ID: identity,
         names.EXPERIMENT_KIND: "custom_model_development",
+        names.VIEW: runs_view(search),
         names.NOTE: f"Search '{search.name}' of the space '{search.space.name}', by {search.metric}.",
     }
     number = 1

@@ -1,0 +1,78 @@
+"""The saved view of the runs page: which columns and charts a browser shows, without a click, of a search's trials.
+
+MLflow keeps views that users share in tags of the experiment, and an address can name one. Without it the table shows
+the runs' names and no score.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mlflow_tracking import names
+from spaces.parameter import Choice
+from trainables.ledger import SearchRecord
+
+_MAX_PARAMETERS = 24
+_MAX_AXES = 8
+
+
+def runs_view(search: SearchRecord) -> str:
+    """The view as MLflow stores it: trials only, best first, with score, folds and searched parameters as columns."""
+    mean, spread = names.score(search.metric), names.spread(search.metric)
+    metrics = (mean, spread, names.FOLDS_DONE)
+    parameters = [names.valid_name(each.name) for each in search.space.dimensions[:_MAX_PARAMETERS]]
+    columns = {f"metrics.`{name}`": name for name in metrics}
+    columns[f"tags.`{names.STATE}`"] = names.STATE
+    columns |= {f"params.`{name}`": name for name in parameters}
+    view = {
+        "searchFilter": names.TRIALS_ONLY,
+        "orderByKey": f"metrics.`{mean}`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": list(columns),
+        "columnOrder": list(columns),
+        "columnWidths": {column: 30 + 7 * len(name) for column, name in columns.items()},
+        "runsHiddenMode": "FIRST_20_RUNS",
+        "isAccordionReordered": True,
+        "compareRunSections": [_section("scores", "Model metrics"), _section("folds", names.FOLD_GROUP)],
+        "compareRunCharts": [_bars(mean), _parallel(search, mean)],
+    }
+    return json.dumps(view)
+
+
+def _section(identity: str, name: str) -> dict[str, Any]:
+    return {"uuid": identity, "name": name, "display": True, "isReordered": True, "deleted": False, "isGenerated": True}
+
+
+def _bars(metric: str) -> dict[str, Any]:
+    return {
+        "uuid": "bars",
+        "type": "BAR",
+        "runsCountToCompare": 20,
+        "metricSectionId": "scores",
+        "deleted": False,
+        "isGenerated": False,
+        "displayName": metric,
+        "metricKey": metric,
+    }
+
+
+def _parallel(search: SearchRecord, metric: str) -> dict[str, Any]:
+    """Parallel coordinates over the parameters that every trial has: runs that lack one would not be drawn."""
+    always = [each for each in search.space.dimensions if each.when is None]
+    ordered = sorted(always, key=lambda each: not isinstance(each.parameter, Choice))
+    return {
+        "uuid": "parallel",
+        "type": "PARALLEL",
+        "runsCountToCompare": 20,
+        "metricSectionId": "scores",
+        "deleted": False,
+        "isGenerated": False,
+        "selectedParams": [names.valid_name(each.name) for each in ordered[:_MAX_AXES]],
+        "selectedMetrics": [metric],
+        "showAllRuns": False,
+    }

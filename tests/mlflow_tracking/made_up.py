@@ -1,0 +1,164 @@
+"""A made-up search on disk: a ledger with trials, and the stages that their pictures show."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spaces.presets.genmix import GENMIX
+from spaces.space import Assignment
+from trainables.data.image_files import save_image_set
+from trainables.data.image_set import ImageSet
+from trainables.files import write_json
+from trainables.ledger import SHARED, DataRecord, Ledger, SearchRecord
+from trainables.results import FoldResult, StageRecord, TrialState
+
+CLASSES = ("HCC", "HEM", "HF-I")
+FOLDS = 3
+REAL: Assignment = {"mixer.name": "real", "affine": False, "classifier.learning_rate": 0.001}
+GENMIX_DCGAN: Assignment = {
+    "mixer.name": "genmix",
+    "generator.name": "dcgan",
+    "mixer.genmix_alpha": 0.31234567890123,
+    "synthetic.ratio": 1.0,
+    "synthetic.balance": True,
+    "affine": False,
+    "classifier.learning_rate": 0.002,
+}
+GENMIX_EGAN: Assignment = {**GENMIX_DCGAN, "generator.name": "egan", "generator.gamma": 0.005, "affine": True}
+
+
+def search_record(name: str = "demo", **changes: object) -> SearchRecord:
+    fields: dict[str, object] = {
+        "name": name,
+        "space": GENMIX,
+        "data": DataRecord(
+            digest="0123456789abcdef0123456789abcdef",
+            source="phantom",
+            classes=CLASSES,
+            counts=(20, 30, 25),
+            patients=60,
+            patients_known=True,
+            is_phantom=True,
+            positive=0,
+            bad_images=(),
+        ),
+        "budget": "quick",
+        "folds": FOLDS,
+        "metric": "balanced_accuracy",
+        "seed": 0,
+        "sampler": "tpe",
+        "scheduler": "racing",
+        "trials": 12,
+        "threads": 1,
+        "tracking_uri": "sqlite:///mlflow.db",
+        "created": 1_700_000_000.0,
+        "versions": {"torch": "2.13.0", "mlflow": "3.17.2"},
+    }
+    return SearchRecord(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def new_ledger(storage: Path, name: str = "demo", **changes: object) -> Ledger:
+    ledger = Ledger(storage / name)
+    ledger.folder.mkdir(parents=True, exist_ok=True)
+    ledger.write_search(search_record(name, **changes))
+    return ledger
+
+
+def fold_result(fold: int, *, level: float = 0.7, stages: tuple[StageRecord, ...] = ()) -> FoldResult:
+    rng = random.Random(f"{fold} {level}")
+    near = lambda: min(1.0, max(0.0, level + rng.uniform(-0.05, 0.05)))  # noqa: E731
+    scores = {
+        "balanced_accuracy": near(),
+        "accuracy": near(),
+        "macro_f1": near(),
+        "auc": near(),
+        **{f"sensitivity_{name}": near() for name in CLASSES},
+        "specificity_\u03b1/\u03b2": near(),
+        "undefined": None,
+    }
+    return FoldResult(
+        fold=fold,
+        scores=scores,
+        stages=stages,
+        predictions=(),
+        counts={"real": 50, "synthetic": 50, "test": 25},
+        seconds=12.5 + fold,
+        peak_bytes=300 * 2**20,
+    )
+
+
+def add_trial(
+    ledger: Ledger,
+    config: Assignment,
+    *,
+    folds: int = FOLDS,
+    state: TrialState = "completed",
+    reference: str | None = None,
+    level: float = 0.7,
+    error: str | None = None,
+    stages: tuple[StageRecord, ...] = (),
+) -> str:
+    trial_id = ledger.add_trial(config, reference=reference)
+    for fold in range(folds):
+        ledger.record_fold(trial_id, fold_result(fold, level=level, stages=stages))
+    if state != "unfinished":
+        ledger.end_trial(trial_id, state, error=error)
+    return trial_id
+
+
+def write_stages(storage: Path, *, synthetic: bool = True, pixels: int = 32) -> tuple[StageRecord, ...]:
+    """Write the stages of a fold; the images are discs whose size tells the class."""
+    rng = np.random.default_rng(0)
+    records = []
+
+    def folder(name: str, key: str) -> Path:
+        path = storage / SHARED / "stages" / name / key
+        path.mkdir(parents=True, exist_ok=True)
+        records.append(StageRecord(name=name, key=key, seconds=1.0, reused=False))
+        return path
+
+    labels = np.repeat(np.arange(len(CLASSES)), (14, 20, 5)).astype(np.int64)
+    images = np.stack([_disc(label, pixels, rng) for label in labels])[:, None]
+    real = ImageSet(
+        images_NCHW=torch.from_numpy(images),
+        labels_N=torch.from_numpy(labels),
+        ids=tuple(f"i{index}" for index in range(len(labels))),
+        patients=tuple(f"p{index}" for index in range(len(labels))),
+        classes=CLASSES,
+    )
+    save_image_set(folder("preprocess", "aa"), real)
+    if synthetic:
+        write_json(folder("generator", "bb") / "history.json", egan_history())
+        for label in range(len(CLASSES)):
+            chunk = folder("pool", f"cc{label}")
+            made = np.stack([_disc(label, pixels, rng, noise=0.4) for _ in range(20)])[:, None]
+            np.save(chunk / "images.npy", made)
+            write_json(chunk / "chunk.json", {"class_index": label, "start": 0})
+    return tuple(records)
+
+
+def _disc(label: int, pixels: int, rng: np.random.Generator, noise: float = 0.15) -> np.ndarray:
+    axis = np.linspace(-1, 1, pixels)
+    inside = (axis[:, None] ** 2 + axis[None] ** 2) < (0.3 + 0.2 * label) ** 2
+    image = np.where(inside, 0.4, -0.6) + rng.normal(0, noise, (pixels, pixels))
+    return image.clip(-1, 1).astype(np.float32)
+
+
+def egan_history(generations: int = 150) -> dict[str, list[float] | list[list[float]]]:
+    rng = np.random.default_rng(1)
+    time = np.linspace(0, 1, generations)
+    history: dict[str, list[float] | list[list[float]]] = {
+        "discriminator_loss": (1.4 - 0.5 * time + rng.normal(0, 0.05, generations)).tolist(),
+        "selected": rng.integers(0, 3, (generations, 1)).astype(float).tolist(),
+    }
+    for index, name in enumerate(("minimax", "heuristic", "least_squares")):
+        history[f"loss/{name}"] = rng.normal(0.5, 0.1, (generations, 1)).tolist()
+        history[f"quality/{name}"] = (0.3 + 0.1 * index + 0.2 * time + rng.normal(0, 0.03, generations)).tolist()
+        history[f"diversity/{name}"] = (-2 + index * 0.2 + rng.normal(0, 0.1, generations))[:, None].tolist()
+    json.dumps(history)
+    return history

@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from mlflow_tracking import names
+from mlflow_tracking.connect import TrackingOutage, client_for
+from mlflow_tracking.live import LiveProjector
+from mlflow_tracking.projector import Projector
+from tests.mlflow_tracking.made_up import (
+    FOLDS,
+    GENMIX_DCGAN,
+    GENMIX_EGAN,
+    REAL,
+    add_trial,
+    fold_result,
+    new_ledger,
+    write_stages,
+)
+from trainables.ledger import Ledger
+
+Runs = dict[str, Run]
+
+
+class Flaky:
+    """A client whose calls, once ``allowed`` of them are used up, fail: the call itself, or only its answer."""
+
+    def __init__(self, client: MlflowClient, *, allowed: int, lose_answer: bool = False) -> None:
+        self._client = client
+        self._lose_answer = lose_answer
+        self.allowed = allowed
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            self.calls.append(name)
+            if len(self.calls) > self.allowed:
+                if self._lose_answer:
+                    getattr(self._client, name)(*args, **options)
+                raise ConnectionError("no route to host")
+            return getattr(self._client, name)(*args, **options)
+
+        return call
+
+
+def runs(uri: str, search: str = "demo") -> Runs:
+    """All runs of a search on the server: by trial id, the search's own as "search"; fails if one is there twice."""
+    client = client_for(uri)
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    found = client.search_runs(experiments, filter_string=f"tags.`{names.SEARCH}` = '{search}'")
+    keys = [run.data.tags.get(names.TRIAL, "search") for run in found]
+    assert len(keys) == len(set(keys))
+    return dict(zip(keys, found, strict=True))
+
+
+def everything(uri: str) -> dict[str, Any]:
+    """What the server says of a search, without ids and the times that no record holds."""
+    client = client_for(uri)
+    state = {}
+    for key, run in runs(uri).items():
+        histories = {
+            name: [(each.step, each.timestamp, each.value) for each in client.get_metric_history(run.info.run_id, name)]
+            for name in run.data.metrics
+        }
+        for name, history in histories.items():
+            steps = Counter(step for step, _, _ in history)
+            assert max(steps.values()) == 1, f"{key} has {name} twice at a step"
+        ended = run.info.end_time if run.data.tags[names.STATE] in ("completed", "pruned", "failed") else None
+        facts = (run.info.run_name, run.info.status, run.info.start_time, ended)
+        state[key] = (facts, run.data.params, run.data.tags, histories)
+    return state
+
+
+def filled(storage: Path) -> Ledger:
+    ledger = new_ledger(storage)
+    add_trial(ledger, REAL, reference="none", level=0.6)
+    add_trial(ledger, GENMIX_DCGAN, level=0.8)
+    add_trial(ledger, GENMIX_EGAN, folds=1, state="pruned", level=0.5)
+    add_trial(ledger, GENMIX_EGAN, folds=1, state="failed", error="DivergedError: loss is not finite")
+    return ledger
+
+
+def test_every_trial_becomes_one_run_with_parameters_and_scores(tmp_path: Path, uri: str) -> None:
+    Projector(filled(tmp_path / "runs"), uri).close(interrupted=False)
+    found = runs(uri)
+    assert sorted(found) == ["search", "t0000", "t0001", "t0002", "t0003"]
+    trial = found["t0001"]
+    assert trial.info.run_name == "t0001 genmix dcgan"
+    assert trial.data.params["mixer.genmix_alpha"] == "0.31234567890123"
+    assert trial.data.params["synthetic.balance"] == "on"
+    assert trial.data.params["reference"] == "-"
+    assert found["t0000"].data.params["reference"] == "none"
+    expected = sum(fold_result(fold, level=0.8).scores["balanced_accuracy"] or 0 for fold in range(FOLDS)) / FOLDS
+    assert trial.data.metrics["balanced_accuracy"] == pytest.approx(expected)
+    assert trial.data.metrics["folds_done"] == FOLDS
+    assert not [name for name in trial.data.metrics if "undefined" in name]
+    assert trial.data.tags["genmix.version.torch"] == "2.13.0"
+    assert trial.data.tags["genmix.data_digest"] == "0123456789abcdef0123456789abcdef"
+    assert "mlflow.parentRunId" not in trial.data.tags
+
+
+def test_fold_scores_are_steps(tmp_path: Path, uri: str) -> None:
+    Projector(filled(tmp_path / "runs"), uri).sync()
+    history = client_for(uri).get_metric_history(runs(uri)["t0001"].info.run_id, "fold/balanced_accuracy")
+    values = {metric.step: metric.value for metric in history}
+    assert values == {fold: fold_result(fold, level=0.8).scores["balanced_accuracy"] for fold in range(FOLDS)}
+
+
+def test_each_fold_costs_one_call(tmp_path: Path, uri: str) -> None:
+    ledger = new_ledger(tmp_path / "runs")
+    trial_id = add_trial(ledger, REAL, folds=1, state="unfinished")
+    client = Flaky(client_for(uri), allowed=10_000)
+    projector = Projector(ledger, uri, make_client=lambda _: client)
+    projector.sync(pictures=0)
+    client.calls.clear()
+    ledger.record_fold(trial_id, fold_result(1))
+    projector.sync(pictures=0)
+    assert client.calls[0] == "log_batch"
+    assert client.calls.count("log_batch") <= 2  # the fold, and the trial or search starting to run
+    client.calls.clear()
+    ledger.record_fold(trial_id, fold_result(2))
+    projector.sync(pictures=0)
+    assert client.calls == ["log_batch"]
+
+
+def test_statuses_follow_the_ledger(tmp_path: Path, uri: str) -> None:
+    Projector(filled(tmp_path / "runs"), uri).close(interrupted=False)
+    found = runs(uri)
+    statuses = {key: (run.info.status, run.data.tags[names.STATE]) for key, run in found.items()}
+    assert statuses == {
+        "search": ("FINISHED", "finished"),
+        "t0000": ("FINISHED", "completed"),
+        "t0001": ("FINISHED", "completed"),
+        "t0002": ("FINISHED", "pruned"),
+        "t0003": ("FAILED", "failed"),
+    }
+    assert found["t0003"].data.tags[names.ERROR] == "DivergedError: loss is not finite"
+    assert "DivergedError" in found["t0003"].data.tags[names.NOTE]
+
+
+def test_syncing_again_writes_nothing(tmp_path: Path, uri: str) -> None:
+    client = Flaky(client_for(uri), allowed=10_000)
+    projector = Projector(filled(tmp_path / "runs"), uri, make_client=lambda _: client)
+    projector.sync()
+    before, calls = everything(uri), len(client.calls)
+    projector.sync()
+    assert len(client.calls) == calls
+    again = Flaky(client_for(uri), allowed=10_000)
+    Projector(Ledger(tmp_path / "runs" / "demo"), uri, make_client=lambda _: again).sync()
+    assert set(again.calls) == {"search_experiments", "search_runs"}
+    assert everything(uri) == before
+
+
+def test_rebuilding_on_another_server_gives_the_same(tmp_path: Path, uri: str, empty_database: Path) -> None:
+    ledger = new_ledger(tmp_path / "runs")
+    live = Projector(ledger, uri)
+    for level in (0.6, 0.8, 0.7):
+        trial_id = add_trial(ledger, REAL, folds=0, state="unfinished")
+        for fold in range(FOLDS):
+            live.sync()
+            ledger.record_fold(trial_id, fold_result(fold, level=level))
+        live.sync()
+        ledger.end_trial(trial_id, "completed")
+    live.close(interrupted=False)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "mlflow.db").write_bytes(empty_database.read_bytes())
+    rebuilt = f"sqlite:///{other / 'mlflow.db'}"
+    Projector(ledger, rebuilt).close(interrupted=False)
+    live.sync()
+    Projector(ledger, rebuilt).close(interrupted=False)
+
+    def without_pictures(state: dict[str, Any]) -> dict[str, Any]:
+        for _, _, tags, _ in state.values():
+            tags.pop(names.SHEET, None)
+        return state
+
+    assert without_pictures(everything(uri)) == without_pictures(everything(rebuilt))
+
+
+@pytest.mark.parametrize("lose_answer", [False, True])
+def test_a_crash_after_any_call_leaves_nothing_twice_and_nothing_out(
+    tmp_path: Path, uri: str, empty_database: Path, lose_answer: bool
+) -> None:
+    ledger = filled(tmp_path / "runs")
+    Projector(ledger, uri).close(interrupted=False)
+    expected = everything(uri)
+    for allowed in range(0, 36, 3):
+        folder = tmp_path / f"{allowed}"
+        folder.mkdir()
+        (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
+        crashed = f"sqlite:///{folder / 'mlflow.db'}"
+        client = Flaky(client_for(crashed), allowed=allowed, lose_answer=lose_answer)
+        with pytest.raises(TrackingOutage, match="no route"):
+            Projector(ledger, crashed, make_client=lambda _, client=client: client).close(interrupted=False)
+        Projector(Ledger(ledger.folder), crashed).close(interrupted=False)
+        assert everything(crashed) == expected
+
+
+def test_metrics_without_their_tag_are_not_logged_again(tmp_path: Path, uri: str) -> None:
+    ledger = filled(tmp_path / "runs")
+    Projector(ledger, uri).close(interrupted=False)
+    expected = everything(uri)
+    client = client_for(uri)
+    for key in ("t0001", "t0002"):
+        client.delete_tag(runs(uri)[key].info.run_id, names.FOLDS_LOGGED)
+        client.set_tag(runs(uri)[key].info.run_id, names.STATE, "running")
+    Projector(ledger, uri).close(interrupted=False)
+    assert everything(uri) == expected
+
+
+def test_ctrl_c_leaves_no_run_running_and_a_resume_goes_on_in_the_same_runs(tmp_path: Path, uri: str) -> None:
+    ledger = new_ledger(tmp_path / "runs")
+    first = Projector(ledger, uri)
+    moving = add_trial(ledger, REAL, folds=1, state="unfinished")
+    waiting = add_trial(ledger, REAL, folds=2, state="unfinished")
+    first.sync()
+    before = runs(uri)
+    assert {run.info.status for run in before.values()} == {"RUNNING"}
+    first.close(interrupted=True)
+    assert {run.info.status for run in runs(uri).values()} == {"KILLED"}
+    assert runs(uri)["search"].data.tags[names.STATE] == "interrupted"
+
+    second = Projector(Ledger(ledger.folder), uri)
+    second.sync()
+    assert {key: run.info.status for key, run in runs(uri).items()} == {
+        "search": "RUNNING",
+        moving: "KILLED",
+        waiting: "KILLED",
+    }
+    ledger.write_progress(moving, fold=1, stage="generator", done=1, total=10)
+    second.sync()
+    assert {key: run.info.status for key, run in runs(uri).items()} == {
+        "search": "RUNNING",
+        moving: "RUNNING",
+        waiting: "KILLED",
+    }
+    ledger.record_fold(moving, fold_result(1))
+    ledger.record_fold(moving, fold_result(2))
+    for trial_id in (moving, waiting):
+        ledger.end_trial(trial_id, "completed")
+    second.close(interrupted=False)
+    after = runs(uri)
+    assert {run.info.status for run in after.values()} == {"FINISHED"}
+    assert {key: run.info.run_id for key, run in after.items()} == {key: run.info.run_id for key, run in before.items()}
+    everything(uri)
+
+
+def test_runs_left_running_by_a_killed_driver_are_ended(tmp_path: Path, uri: str) -> None:
+    ledger = new_ledger(tmp_path / "runs")
+    killed = Projector(ledger, uri)
+    finished = add_trial(ledger, REAL, folds=1, state="unfinished")
+    add_trial(ledger, REAL, folds=1, state="unfinished")
+    killed.sync()
+    ledger.end_trial(finished, "completed")
+    client = client_for(uri)
+    run = runs(uri)[finished]
+    double = client.create_run(run.info.experiment_id, tags={**run.data.tags})
+    Projector(Ledger(ledger.folder), uri).close(interrupted=False)
+    assert client.get_run(double.info.run_id).info.status == "KILLED"
+    assert {each.info.status for each in client.search_runs([run.info.experiment_id])} == {"FINISHED", "KILLED"}
+
+
+def test_an_outage_is_told_once_and_caught_up_in_order(tmp_path: Path, uri: str) -> None:
+    ledger = filled(tmp_path / "runs")
+    client = Flaky(client_for(uri), allowed=7)
+    messages: list[str] = []
+    told = threading.Event()
+
+    def hear(message: str) -> None:
+        messages.append(message)
+        told.set()
+
+    live = LiveProjector(
+        Projector(ledger, uri, make_client=lambda _: client), on_message=hear, interval=0.02, retry_every=0.02
+    )
+    live.start()
+    assert told.wait(20)
+    late = add_trial(ledger, GENMIX_DCGAN)
+    live.poke()
+    while len(client.calls) < 12:
+        told.clear()
+        told.wait(0.05)
+    client.allowed = 10_000
+    assert live.stop(interrupted=False, timeout=30)
+    assert [message.split()[1] for message in messages] == ["is", "has"]
+    assert runs(uri)[late].info.status == "FINISHED"
+    starts = [runs(uri)[key].info.start_time for key in ("t0000", "t0001", "t0002", "t0003", late)]
+    assert starts == sorted(starts)
+    everything(uri)
+
+
+def test_stopping_without_a_server_ends_within_its_time(tmp_path: Path) -> None:
+    messages: list[str] = []
+    projector = Projector(filled(tmp_path / "runs"), "http://127.0.0.1:9")
+    live = LiveProjector(projector, on_message=messages.append, interval=0.02, retry_every=0.02)
+    live.start()
+    assert not live.stop(interrupted=True, timeout=1.0)
+    assert len(messages) == 1
+    assert "no connection" in messages[0]
+    assert live.page is None
+
+
+def test_any_failure_of_tracking_stays_in_its_thread(tmp_path: Path, uri: str) -> None:
+    def broken(_: str) -> MlflowClient:
+        raise ZeroDivisionError("surprise")
+
+    messages: list[str] = []
+    projector = Projector(filled(tmp_path / "runs"), uri, make_client=broken)
+    live = LiveProjector(projector, on_message=messages.append, interval=0.02, retry_every=0.02)
+    live.start()
+    live.stop(interrupted=False, timeout=0.5)
+    assert len(messages) == 1
+    assert "surprise" in messages[0]
+
+
+def test_a_search_of_the_same_name_gets_an_experiment_of_its_own(tmp_path: Path, uri: str) -> None:
+    first = Projector(filled(tmp_path / "a"), uri)
+    first.sync()
+    client = client_for(uri)
+    second = new_ledger(tmp_path / "b", created=1_800_000_000.0)
+    Projector(second, uri).sync()
+    assert {each.name for each in client.search_experiments()} >= {"genmix-search/demo", "genmix-search/demo (2)"}
+    moved = tmp_path / "moved"
+    (tmp_path / "a").rename(moved)
+    again = Projector(Ledger(moved / "demo"), uri)
+    again.sync()
+    assert again.page == first.page
+
+
+def test_a_deleted_experiment_is_replaced(tmp_path: Path, uri: str) -> None:
+    ledger = filled(tmp_path / "runs")
+    Projector(ledger, uri).sync()
+    client = client_for(uri)
+    experiment = client.get_experiment_by_name("genmix-search/demo")
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+    Projector(ledger, uri).close(interrupted=False)
+    assert len(runs(uri)) == 5
+
+
+def test_pictures_become_artifacts_beside_the_database(tmp_path: Path, uri: str) -> None:
+    storage = tmp_path / "runs"
+    ledger = new_ledger(storage)
+    add_trial(ledger, GENMIX_EGAN, stages=write_stages(storage))
+    add_trial(ledger, REAL)
+    projector = Projector(ledger, uri)
+    assert projector.sync(pictures=0) == 2
+    assert projector.sync(pictures=1) == 1
+    assert projector.sync() == 0
+    found = runs(uri)
+    files = client_for(uri).list_artifacts(found["t0000"].info.run_id)
+    assert [file.path for file in files] == [names.MUTATIONS_FILE, names.SHEET_FILE]
+    assert found["t0000"].data.tags[names.SHEET] == "logged"
+    assert found["t0001"].data.tags[names.SHEET].startswith("skipped: ")
+    assert len(list((tmp_path / "mlartifacts").rglob("*.png"))) == 2
+
+
+def test_the_search_run_shows_the_course_and_the_best(tmp_path: Path, uri: str) -> None:
+    ledger = filled(tmp_path / "runs")
+    (ledger.folder / "result.json").write_text("{}\n", encoding="utf-8")
+    Projector(ledger, uri).close(interrupted=False)
+    run = runs(uri)["search"]
+    counts = {name: run.data.metrics[f"trials_{name}"] for name in ("completed", "pruned", "failed")}
+    assert counts == {"completed": 2, "pruned": 1, "failed": 1}
+    history = client_for(uri).get_metric_history(run.info.run_id, "best_balanced_accuracy")
+    assert sorted(each.step for each in history) == [1, 2, 3, 4]
+    note = run.data.tags[names.NOTE]
+    assert "t0001 genmix dcgan" in note
+    assert "Demonstration" in note
+    assert "phantom" in note
+    assert [each.path for each in client_for(uri).list_artifacts(run.info.run_id)] == ["result.json"]
