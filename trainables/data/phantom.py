@@ -152,9 +152,9 @@ def _draw_heart(rng: np.random.Generator, *, diseased: bool) -> _Heart:
         spacing=round(float(rng.uniform(1.2, 1.4)), 3),
         centre=(float(rng.normal(0, 3)), float(rng.normal(0, 3))),
         angle=float(rng.normal(0, 0.25)),
-        cavity=float(np.clip(rng.normal(cavity, 1.8), 13, 32)),
+        cavity=float(np.clip(rng.normal(cavity, 1.6), 13, 32)),
         flattening=float(rng.uniform(0.9, 1.0)),
-        wall=float(np.clip(rng.normal(wall, 0.9), 4.5, 15)),
+        wall=float(np.clip(rng.normal(wall, 0.8), 4.5, 15)),
         septal_excess=float(rng.normal(septal_excess, 0.06)),
         fibrosis=float(np.clip(rng.normal(fibrosis, 0.2), 0, 1)),
         right_ventricle=float(rng.uniform(0.85, 1.2)),
@@ -235,7 +235,7 @@ def _heart(
     picture_HW = _over(picture_HW, blood_HW - trabeculae_HW, right_HW)
 
     patches_HW = np.maximum(0, _texture(rng, 3.0, picture_HW.shape) - 0.2)
-    muscle_HW = heart.muscle + 0.03 * _texture(rng, 1.5, picture_HW.shape) + 0.3 * heart.fibrosis * patches_HW
+    muscle_HW = heart.muscle + 0.03 * _texture(rng, 1.5, picture_HW.shape) + 0.38 * heart.fibrosis * patches_HW
     picture_HW = _over(picture_HW, muscle_HW, outer_HW)
     picture_HW = _over(picture_HW, blood_HW, cavity_HW)
     for centre in (0.9 + rng.normal(0, 0.15), -0.9 + rng.normal(0, 0.15)):
