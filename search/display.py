@@ -82,8 +82,9 @@ class Display:
             if trial.state == "unfinished" or trial.id in self._announced:
                 continue
             self._announced.add(trial.id)
-            score = trial.error if trial.state == "failed" else format_score(trial.scores.get(self._record.metric))
-            self.say(f"{trial.id} {trial.state} {self._record.metric} {score}  {policy(trial.config)}")
+            score = f"{self._record.metric} {format_score(trial.scores.get(self._record.metric))}"
+            how = trial.error if trial.state == "failed" else score
+            self.say(f"{trial.id} {trial.state}: {policy(trial.config)}: {how}")
 
     def lines(self) -> list[str]:
         """What is shown now, a line each: counts, times, best so far, one for each running trial."""

@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -32,12 +32,55 @@ from trainables.ledger import SHARED, Ledger
 from trainables.stages import StageStore
 
 
-class _StopSignal(KeyboardInterrupt):
-    """SIGINT or SIGTERM asked the search to stop."""
+class _Stop:
+    """Whether a signal has asked the search to stop: SIGINT (Ctrl-C) or SIGTERM (cluster schedulers).
 
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.exit_code = 128 + number
+    The first one raises KeyboardInterrupt in the main thread. It is remembered here too, since libraries in between
+    raise another one in its place. After it a signal ends the process at once, and the ledger is as safe then as after
+    a kill.
+    """
+
+    _NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+
+    @property
+    def exit_code(self) -> int | None:
+        """128 and the number of the signal received; None without one."""
+        return None if self._received is None else 128 + self._received
+
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        """Listen to signals; the handlers are as they were before at the end."""
+        before = {number: signal.getsignal(number) for number in self._NUMBERS}
+        self.listen()
+        try:
+            yield
+        finally:
+            self._handle(lambda number: before[number])
+
+    def listen(self) -> None:
+        """Put the handlers in place; again after starting Ray, which replaces them."""
+        if self._received is None:
+            self._handle(lambda number: self._first)
+
+    def only_kill(self) -> None:
+        """From now on a signal ends the process at once."""
+        self._handle(lambda number: self._kill)
+
+    def _first(self, number: int, frame: FrameType | None) -> None:
+        self._received = number
+        self.only_kill()
+        raise KeyboardInterrupt
+
+    def _kill(self, number: int, frame: FrameType | None) -> None:
+        os._exit(128 + number)
+
+    def _handle(self, handler: Callable[[signal.Signals], Any]) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in self._NUMBERS:
+                signal.signal(number, handler(number))
 
 
 def start_search(settings: NewSearch) -> int:
@@ -94,59 +137,36 @@ def _driving(ledger: Ledger) -> Iterator[None]:
 
 def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Console) -> int:
     record = ledger.search()
-    stopped: _StopSignal | None = None
-    with _driving(ledger), _signals():
+    stop = _Stop()
+    interrupted = True
+    with _driving(ledger), stop.handled():
         StageStore(ledger.storage / SHARED / "stages").sweep()
         tracker = LiveProjector(
             Projector(ledger, record.tracking_uri), on_message=lambda text: console.print(text, style="yellow")
         )
-        tuning = Tuning(ledger, allotment, resources, on_change=tracker.poke)
+        tuning = Tuning(ledger, allotment, resources, on_change=tracker.poke, on_start=stop.listen)
         try:
             tracker.start()
             with Display(console, ledger, running=tuning.running, concurrency=allotment.concurrency):
                 tuning.run()
-        except _StopSignal as signalled:
-            stopped = signalled
+            interrupted = False
+        except KeyboardInterrupt:
+            if stop.exit_code is None:
+                raise
         finally:
-            _second_signal_kills()
+            stop.only_kill()
             write_outcome(ledger)
-            tracked = tracker.stop(interrupted=stopped is not None)
+            tracked = tracker.stop(interrupted=interrupted)
     if not tracked:
         console.print("MLflow lacks the last results; they are on record, and --resume writes them.", style="yellow")
     print_outcome(console, ledger)
-    _next_steps(console, ledger, tracker, stopped)
-    if stopped is not None:
-        return stopped.exit_code
+    _next_steps(console, ledger, tracker, stopped=interrupted)
+    if stop.exit_code is not None:
+        return stop.exit_code
     return 1 if any(trial.state == "failed" for trial in ledger.trials()) else 0
 
 
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into an exception in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        _second_signal_kills()
-        raise _StopSignal(number)
-
-    before: dict[int, Any] = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _second_signal_kills() -> None:
-    """From now on a signal ends the process at once; the ledger is as safe then as after a kill."""
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda received, frame: os._exit(128 + received))
-
-
-def _next_steps(console: Console, ledger: Ledger, tracker: LiveProjector, stopped: _StopSignal | None) -> None:
+def _next_steps(console: Console, ledger: Ledger, tracker: LiveProjector, *, stopped: bool) -> None:
     """Print the files and the exact next commands."""
     record = ledger.search()
     unfinished = sum(trial.state == "unfinished" for trial in ledger.trials())
@@ -160,7 +180,7 @@ def _next_steps(console: Console, ledger: Ledger, tracker: LiveProjector, stoppe
         console.print(f"MLflow UI: {command}", highlight=False)
     if tracker.page is not None:
         console.print(f"Trials in MLflow: {tracker.page}", highlight=False)
-    if stopped is not None or unfinished or len(ledger.trials()) < record.trials:
+    if stopped or unfinished or len(ledger.trials()) < record.trials:
         console.print(f"Go on: {resume}", highlight=False)
     else:
         console.print(f"Search further: {resume} --trials {2 * record.trials}", highlight=False)

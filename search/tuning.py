@@ -104,11 +104,19 @@ class Tuning:
         allotment: what each trial may use.
         resources: the address of a cluster, and the time budget.
         on_change: called in the driver's loop whenever a trial starts, reports or ends.
+        on_start: called once Ray has started.
     """
 
     def __init__(
-        self, ledger: Ledger, allotment: Allotment, resources: Resources, *, on_change: Callable[[], None]
+        self,
+        ledger: Ledger,
+        allotment: Allotment,
+        resources: Resources,
+        *,
+        on_change: Callable[[], None],
+        on_start: Callable[[], None],
     ) -> None:
+        self._on_start = on_start
         self._ledger = ledger
         self._record = ledger.search()
         self._allotment = allotment
@@ -123,6 +131,7 @@ class Tuning:
         """Run until all trials have ended or the time budget is spent."""
         _start_ray(self._resources.address, self._allotment)
         try:
+            self._on_start()
             self._tuner().fit()
         finally:
             ray.shutdown()
@@ -176,8 +185,10 @@ def _start_ray(address: str | None, allotment: Allotment) -> None:
     os.environ.update(
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
         TUNE_DISABLE_SIGINT_HANDLER="1",
+        TUNE_DISABLE_STRICT_METRIC_CHECKING="1",
         TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
         RAY_AIR_NEW_OUTPUT="0",
+        RAY_DISABLE_FAILURE_SIGNAL_HANDLER="1",
         RAY_USAGE_STATS_ENABLED="0",
         RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
     )

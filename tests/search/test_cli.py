@@ -1,0 +1,164 @@
+"""The command line: what it prints, and one sentence for everything that it cannot use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - its users' name for it
+
+from search.cli import main
+from spaces.presets import PRESETS
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def write_png(path: Path, seed: int, size: int = 32) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (size, size)).astype(np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(pixels), str(path))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Ten patients of two images each, in class folders, with a labels.csv."""
+    folder = tmp_path / "data"
+    rows = ["path,label,patient"]
+    for index in range(20):
+        name = f"{'ab'[index % 2]}/{index}.png"
+        write_png(folder / name, index)
+        rows.append(f"{name},{'ab'[index % 2]},p{index // 4}-{index % 2}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What is said, after checking that it is one sentence without traceback and exit code 2."""
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    assert len(captured.err.strip().splitlines()) >= 1
+    return captured.err
+
+
+def started(tmp_path: Path, data: Path, *more: str) -> list[str]:
+    tracking = f"sqlite:///{tmp_path}/mlflow.db"
+    return ["--data", str(data), "--storage", str(tmp_path / "s"), "--tracking-uri", tracking, *more]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--space", "genmx"], "did you mean 'genmix'"),
+        (["--space", "missing.yaml"], "cannot be read"),
+        (["--set", "generator.nam=egan"], "did you mean 'generator.name'"),
+        (["--set", "generator.name=egn"], "is not one of dcgan, egan"),
+        (["--set", "generator.gamma"], "has no '='"),
+        (["--set", "mixer.name=real", "--set", "generator.name=egan"], "no dimension 'generator.name'"),
+        (["--metric", "acuracy"], "did you mean 'accuracy'"),
+        (["--sampler", "tep"], "did you mean 'tpe'"),
+        (["--scheduler", "ahsa"], "did you mean 'asha'"),
+        (["--budget", "quik"], "did you mean 'quick'"),
+        (["--trails", "5"], "did you mean '--trials'"),
+        (["--trials", "0"], "--trials"),
+        (["--folds", "1"], "--folds 1"),
+        (["--time-budget", "soon"], "no duration"),
+        (["--name", "../escape"], "not a search name"),
+        (["--labels", "x.csv"], "without --data"),
+        (["--resume", "x", "--seed", "3"], "--seed is fixed when a search starts"),
+        (["serach"], "no subcommand"),
+    ],
+)
+def test_a_wrong_flag_is_refused_with_the_nearest_valid_one(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert message in refusal(capsys, *arguments)
+
+
+@pytest.mark.parametrize("flags", [["--help"], ["--list-spaces"], ["--describe"], ["--budget", "quik"]])
+def test_answers_that_need_no_data_load_no_heavy_library(flags: list[str]) -> None:
+    code = (
+        "import sys; sys.argv = ['run.py', *sys.argv[1:]]\n"
+        "from search.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'optuna', 'sklearn', 'numpy', 'SimpleITK'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code, *flags], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_describe_prints_bounds_defaults_and_meanings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--describe", "--set", "generator.name=egan"]) == 0
+    out = capsys.readouterr().out
+    assert "--set generator.name=egan limits mixer.name to blend, genmix." in out
+    for dimension in PRESETS["genmix"].fix("generator.name", "egan")[0].dimensions:
+        assert dimension.parameter.meaning in out
+        assert f"{dimension.name}: {dimension.parameter.domain()}" in out
+
+
+def test_resuming_what_is_not_there_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "no search was found" in refusal(capsys, "--resume", "--storage", str(tmp_path))
+
+
+def test_a_missing_folder_and_one_without_images(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert str(tmp_path / "nowhere") in refusal(capsys, *started(tmp_path, tmp_path / "nowhere"))
+    (tmp_path / "empty").mkdir()
+    assert "empty" in refusal(capsys, *started(tmp_path, tmp_path / "empty"))
+
+
+def test_a_label_with_fewer_patients_than_folds(capsys: pytest.CaptureFixture[str], tmp_path: Path, data: Path) -> None:
+    said = refusal(capsys, *started(tmp_path, data, "--folds", "6"))
+    assert "5 patients" in said
+    assert "6 folds" in said
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [("a/missing.png,a,p9", "missing.png"), ("../outside.png,a,p9", "outside"), ("a/0.png,b,p9", "a/0.png")],
+)
+def test_csv_rows_that_cannot_be_used(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, data: Path, row: str, message: str
+) -> None:
+    write_png(tmp_path / "outside.png", 99)
+    with (data / "labels.csv").open("a") as file:
+        file.write(row + "\n")
+    assert message in refusal(capsys, *started(tmp_path, data))
+
+
+def test_all_bad_images_are_listed_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path, data: Path) -> None:
+    (data / "a/0.png").write_bytes(b"")
+    whole = (data / "b/1.png").read_bytes()
+    (data / "b/1.png").write_bytes(whole[: len(whole) // 2])
+    sitk.WriteImage(sitk.GetImageFromArray(np.full((32, 32), 7, np.uint8)), str(data / "a/2.png"))
+    said = refusal(capsys, *started(tmp_path, data))
+    assert all(name in said for name in ("a/0.png", "b/1.png", "a/2.png", "--skip-bad-images"))
+
+
+def test_mixed_channel_counts(capsys: pytest.CaptureFixture[str], tmp_path: Path, data: Path) -> None:
+    colour = np.random.default_rng(0).integers(0, 255, (32, 32, 3)).astype(np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(colour, isVector=True), str(data / "a/0.png"))
+    assert "a/0.png" in refusal(capsys, *started(tmp_path, data))
+
+
+def test_a_tracking_server_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path, data: Path) -> None:
+    arguments = [*started(tmp_path, data)[:-1], "http://127.0.0.1:9"]
+    assert "http://127.0.0.1:9" in refusal(capsys, *arguments)
+
+
+def test_a_refused_search_leaves_no_search_behind(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, data: Path
+) -> None:
+    refusal(capsys, *started(tmp_path, data, "--metric", "sensitivity_c", "--name", "x"))
+    refusal(capsys, *started(tmp_path, data, "--positive", "c", "--name", "x"))
+    assert not list((tmp_path / "s").glob("*/search.json"))
+    assert not (tmp_path / "s" / "x").exists()

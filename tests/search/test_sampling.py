@@ -1,0 +1,171 @@
+"""Proposals and scheduling over a ledger, without Ray's processes."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from search.proposers import STARTUP_TRIALS, GridProposer, Proposer, TpeProposer, build_proposer
+from search.sampler import LedgerSearcher
+from search.schedulers import FoldAsha
+from spaces.presets import PRESETS
+from spaces.reference import reference_policies
+from spaces.space import Assignment, space_from_yaml
+from trainables.ledger import Ledger
+from trainables.results import FoldResult, TrialResult, TrialState
+
+SPACE = PRESETS["genmix"]
+
+
+def fold(number: int, score: float | None) -> FoldResult:
+    return FoldResult(
+        fold=number, scores={"auroc": score}, stages=(), predictions=(), counts={}, seconds=0.0, peak_bytes=0
+    )
+
+
+def trial(number: int, config: Assignment, scores: list[float], state: TrialState = "completed") -> TrialResult:
+    folds = tuple(fold(index, score) for index, score in enumerate(scores))
+    return TrialResult(
+        id=f"t{number:04d}", config=config, reference=None, state=state, folds=folds, error=None, created=0, ended=1
+    )
+
+
+def proposer(name: str, seed: int = 0) -> Proposer:
+    return build_proposer(name, SPACE, seed=seed, metric="auroc", maximize=True)
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "grid"])
+def test_a_proposal_depends_on_seed_number_and_record_alone(name: str) -> None:
+    trials = [trial(number, SPACE.sample(random.Random(number)), [0.5, 0.6]) for number in range(STARTUP_TRIALS + 4)]
+    first = proposer(name).propose(len(trials), trials)
+    assert SPACE.contains(first)
+    assert first == proposer(name).propose(len(trials), trials)
+    assert first != proposer(name, seed=1).propose(len(trials), trials)
+
+
+def test_tpe_finds_the_better_mixer_and_learning_rate() -> None:
+    def score(config: Assignment) -> float:
+        rate = float(config["classifier.learning_rate"])
+        return (config["mixer.name"] == "genmix") + max(0.0, 1 - abs(rate - 3e-4) * 1000)
+
+    def run(name: str) -> float:
+        trials: list[TrialResult] = []
+        for number in range(60):
+            config = proposer(name).propose(number, trials)
+            trials.append(trial(number, config, [score(config)]))
+        return sum(score(each.config) for each in trials[30:]) / 30
+
+    assert run("tpe") > run("random") + 0.3
+
+
+def test_tpe_takes_a_pruned_trial_for_what_it_is_and_survives_failed_and_undefined_ones() -> None:
+    configs = [SPACE.sample(random.Random(number)) for number in range(STARTUP_TRIALS + 4)]
+    trials = [trial(number, config, [0.5, 0.6]) for number, config in enumerate(configs)]
+    trials[0] = trial(0, configs[0], [0.9], "pruned")
+    trials[1] = trial(1, configs[1], [], "failed")
+    trials[2] = trial(2, configs[2], [], "unfinished")
+    trials[3] = TrialResult(
+        id="t0003", config=configs[3], reference=None, state="completed", folds=(fold(0, None),), error=None,
+        created=0, ended=1,
+    )  # fmt: skip
+    tpe = TpeProposer(SPACE, seed=0, metric="auroc", maximize=True)
+    assert SPACE.contains(tpe.propose(len(trials), trials) or {})
+
+
+def test_tpe_is_told_the_best_and_the_latest_of_many_trials() -> None:
+    trials = [trial(number, SPACE.sample(random.Random(number)), [0.5 + number / 1e4]) for number in range(1500)]
+    tpe = TpeProposer(SPACE, seed=0, metric="auroc", maximize=True)
+    told = [each.value for each in tpe._told(trials)]
+    assert told == [0.5 + number / 1e4 for number in [*range(1249, 999, -1), *range(1250, 1500)]]
+    assert SPACE.contains(tpe.propose(1500, trials) or {})
+
+
+def test_a_grid_is_tried_once_and_ends() -> None:
+    text = "{name: g, dimensions: [{name: affine, type: choice, options: [false, true], default: false}]}"
+    grid = GridProposer(space_from_yaml(text, source="test"), seed=0)
+    trials: list[TrialResult] = []
+    while (config := grid.propose(len(trials), trials)) is not None:
+        trials.append(trial(len(trials), config, [0.5]))
+    assert sorted(bool(each.config["affine"]) for each in trials) == [False, True]
+
+
+def searcher(ledger: Ledger, wanted: int) -> LedgerSearcher:
+    return LedgerSearcher(
+        ledger,
+        build_proposer("random", SPACE, seed=0, metric="auroc", maximize=True),
+        references=reference_policies(SPACE),
+        wanted=wanted,
+        settings={"search": "s"},
+    )
+
+
+def test_references_come_first_then_proposals_until_there_are_enough(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ours = searcher(ledger, 6)
+    given = [ours.suggest(f"tune{index}") for index in range(7)]
+    assert given[0] == {"search": "s", "trial": "t0000"}
+    assert given[6] == Searcher.FINISHED
+    assert [each.reference for each in ledger.trials()] == ["none", "affine", "mixup", "genmix", None, None]
+
+
+def test_a_resumed_search_takes_up_unfinished_trials_first_and_proposes_what_it_would_have(tmp_path: Path) -> None:
+    first = searcher(Ledger(tmp_path / "b"), 8)
+    for index in range(6):
+        first.suggest(str(index))
+    ledger = Ledger(tmp_path / "b")
+    for trial_id in ("t0000", "t0001", "t0003", "t0004"):
+        ledger.end_trial(trial_id, "completed")
+    again = searcher(Ledger(tmp_path / "b"), 8)
+    assert [again.suggest(str(index))["trial"] for index in range(4)] == ["t0002", "t0005", "t0006", "t0007"]  # type: ignore[index]
+    whole = searcher(Ledger(tmp_path / "c"), 8)
+    for index in range(8):
+        whole.suggest(str(index))
+    configs = [[each.config for each in Ledger(tmp_path / name).trials()] for name in "bc"]
+    assert configs[0] == configs[1]
+
+
+def asha(ledger: Ledger, earlier: list[TrialResult], *, maximize: bool = True) -> FoldAsha:
+    return FoldAsha(ledger, folds=5, maximize=maximize, metric="auroc", earlier=earlier)
+
+
+def decide(scheduler: FoldAsha, ledger: Ledger, means: list[float], reference: str | None = None) -> list[str]:
+    trial_id = ledger.add_trial({}, reference=reference)
+    tune_trial = SimpleNamespace(trial_id=trial_id)
+    scheduler.on_trial_add(None, tune_trial)
+    actions = []
+    for done, mean in enumerate(means, start=1):
+        result = {"trial": trial_id, "folds_done": done, "running_mean": mean}
+        if reference:
+            result["reference"] = reference
+        actions.append(scheduler.on_trial_result(None, tune_trial, result))
+        if actions[-1] == TrialScheduler.STOP:
+            break
+    return actions
+
+
+def test_asha_stops_the_worse_half_after_two_folds_never_after_one_and_records_it(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    scheduler = asha(ledger, [])
+    assert decide(scheduler, ledger, [0.8] * 4) == [TrialScheduler.CONTINUE] * 4
+    assert decide(scheduler, ledger, [0.1, 0.1]) == [TrialScheduler.CONTINUE, TrialScheduler.STOP]
+    assert [each.state for each in ledger.trials()] == ["unfinished", "pruned"]
+
+
+def test_asha_never_stops_a_reference_policy(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    scheduler = asha(ledger, [])
+    decide(scheduler, ledger, [0.8] * 4)
+    assert decide(scheduler, ledger, [0.1] * 4, "none") == [TrialScheduler.CONTINUE] * 4
+    assert [each.state for each in ledger.trials()] == ["unfinished", "unfinished"]
+
+
+def test_asha_remembers_the_trials_of_earlier_attempts_and_the_direction_of_the_score(tmp_path: Path) -> None:
+    earlier = [trial(number, {}, [0.8] * 5) for number in range(3)]
+    assert decide(asha(Ledger(tmp_path / "a"), earlier), Ledger(tmp_path / "a"), [0.5, 0.5])[-1] == TrialScheduler.STOP
+    lower_is_better = asha(Ledger(tmp_path / "b"), earlier, maximize=False)
+    assert decide(lower_is_better, Ledger(tmp_path / "b"), [0.5, 0.5])[-1] == TrialScheduler.CONTINUE
