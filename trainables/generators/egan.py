@@ -93,6 +93,7 @@ class _Evolution:
         self._survivors = tuple(_individual(each) for each in networks)
         self._discriminator = create(
             lambda: DcganDiscriminator(pixels=pixels, width=config.width, n_classes=n_classes, batch_norm=False),
+            keep_scale=True,
             rng=seeding.generator(seed, "discriminator"),
             device=device,
         )

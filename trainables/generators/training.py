@@ -12,14 +12,12 @@ from torch import Tensor, nn
 from spaces.config import DcganConfig, EganConfig
 from trainables.data.image_set import ImageSet
 from trainables.errors import DataError, DivergedError
+from trainables.generators.acceptance import check_images
 from trainables.generators.base import History, OnStep
 from trainables.generators.fitted import FittedGan, network_name
 from trainables.generators.networks.dcgan import DcganGenerator
 from trainables.seeding import generator, stream
 
-COLLAPSED_BELOW = 0.05
-"""A pool is collapsed where a class's images differ less than this share of how much its real images differ."""
-CHECKED_IMAGES = 64
 CHECKED_EVERY = 25
 SETTLING_BATCHES = 16
 SETTLING_BATCH = 64
@@ -137,7 +135,7 @@ def fit_gan(
 
     Raises:
         DataError: the fold has no images.
-        DivergedError: non-finite losses, or images that are all alike.
+        DivergedError: non-finite losses, images that are all alike, or noise.
         StopRequested: passed on from ``on_step``.
     """
     parts = _parts(train, per_class=config.per_class)
@@ -163,7 +161,7 @@ def fit_gan(
             per_class=config.per_class,
             history=history,
         )
-        check_spread(fitted, train, seed=stream(seed, "check"))
+        check_images(fitted, train, steps=config.steps, seed=stream(seed, "check"))
     return fitted
 
 
@@ -209,33 +207,3 @@ def settle_batch_norm(network: DcganGenerator, images: TrainingImages, *, rng: t
         latents_NL = torch.randn(SETTLING_BATCH, network.latent_size, generator=rng)
         network(latents_NL.to(labels_N.device), labels_N)
     network.eval()
-
-
-def spread(images_NCHW: Tensor) -> float:
-    """How much images differ: the standard deviation over images, averaged over pixels; 0 if all are alike."""
-    return float(images_NCHW.std(dim=0, correction=0).mean())
-
-
-def check_spread(fitted: FittedGan, train: ImageSet, *, seed: int) -> None:
-    """Check that the images of no class are all alike.
-
-    Args:
-        fitted: the trained generator.
-        train: the real images; a class with identical images is not checked.
-        seed: of the images looked at.
-
-    Raises:
-        DivergedError: a class's images differ less than ``COLLAPSED_BELOW`` of how much its real images differ.
-    """
-    for index, name in enumerate(train.classes):
-        real_NCHW = train.images_NCHW[train.labels_N == index]
-        if not len(real_NCHW):
-            continue
-        found, real = spread(fitted.sample(index, 0, CHECKED_IMAGES, seed=seed)), spread(real_NCHW)
-        if not found >= COLLAPSED_BELOW * real:
-            raise DivergedError(
-                f"the generator makes images that are all alike: those of class '{name}' differ by {found:.4f} "
-                f"(standard deviation over {CHECKED_IMAGES} images, mean over pixels), real ones by {real:.4f}; "
-                f"expected at least {COLLAPSED_BELOW:.0%} of that. Lower generator.learning_rate or change "
-                "generator.steps."
-            )

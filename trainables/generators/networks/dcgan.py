@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 INITIAL_STD = 0.02
 """Standard deviation of all initial weights (Radford et al. 2016, section 4)."""
+LEAK = 0.2
+"""Slope of the discriminator's activations below 0 (Radford et al. 2016, section 4)."""
 WIDEST = 8
 """Channels grow from ``width`` at the image to at most this many times ``width`` at the smallest grid."""
 
@@ -97,7 +100,7 @@ class DcganDiscriminator(nn.Module):
             normed = batch_norm and before != 1
             layers.append(nn.Conv2d(before, after, 4, 2, 1, bias=not normed))
             layers += [nn.BatchNorm2d(after)] if normed else []
-            layers.append(nn.LeakyReLU(0.2))
+            layers.append(nn.LeakyReLU(LEAK))
         self.features = nn.Sequential(*layers, nn.Flatten())
         self.logit = nn.Linear(channels[-1] * grid * grid, 1)
         self.classes = nn.Embedding(n_classes, channels[-1] * grid * grid) if n_classes > 1 else None
@@ -115,35 +118,42 @@ class DcganDiscriminator(nn.Module):
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def create(make: Callable[[], Network], *, rng: torch.Generator, device: torch.device) -> Network:
+def create(
+    make: Callable[[], Network], *, keep_scale: bool = False, rng: torch.Generator, device: torch.device
+) -> Network:
     """Build a network and fill it from ``rng``; the global random state is neither read nor changed.
 
     Args:
         make: builds the network; called where tensors have no storage, so that no layer draws weights itself.
+        keep_scale: for a discriminator without batch normalisation, in which N(0, 0.02) would let the signal
+            fade from layer to layer: its convolutions are drawn so that each keeps the scale of its input.
         rng: CPU generator of all weights: N(0, 0.02), gains N(1, 0.02), biases 0.
         device: where the network is moved.
 
     Returns:
         The network, in training mode, laid out as channels last.
 
-    Source: Radford et al. 2016, section 4; gains as in the authors' code.
+    Source: Radford et al. 2016, section 4; gains as in the authors' code; ``keep_scale``: He et al. 2015, equation 15.
     """
     with torch.device("meta"):
         network = make()
     network.to_empty(device="cpu")
     with torch.no_grad():
         for module in network.modules():
-            _fill(module, rng)
+            _fill(module, keep_scale, rng)
     return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _fill(module: nn.Module, rng: torch.Generator) -> None:
+def _fill(module: nn.Module, keep_scale: bool, rng: torch.Generator) -> None:
     """Initial values of the tensors that this module itself owns."""
     if isinstance(module, nn.BatchNorm2d):
         module.reset_running_stats()
     for name, parameter in module.named_parameters(recurse=False):
         if name.startswith("bias"):
             parameter.zero_()
+        elif isinstance(module, nn.BatchNorm2d | ConditionalBatchNorm):
+            parameter.normal_(1.0, INITIAL_STD, generator=rng)
+        elif keep_scale and isinstance(module, nn.Conv2d):
+            parameter.normal_(0.0, math.sqrt(2 / (1 + LEAK**2) / parameter[0].numel()), generator=rng)
         else:
-            gain = isinstance(module, nn.BatchNorm2d | ConditionalBatchNorm)
-            parameter.normal_(1.0 if gain else 0.0, INITIAL_STD, generator=rng)
+            parameter.normal_(0.0, INITIAL_STD, generator=rng)

@@ -1,0 +1,142 @@
+"""Batches, curves and the acceptance of what was trained."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spaces.config import DcganConfig
+from trainables.data.image_set import ImageSet
+from trainables.errors import DataError, DivergedError
+from trainables.generators.acceptance import check_images, displacement, spread
+from trainables.generators.dcgan import Dcgan
+from trainables.generators.fitted import FittedGan
+from trainables.generators.networks.dcgan import DcganGenerator, create
+from trainables.generators.training import CHECKED_EVERY, Curves, Deck, TrainingImages, settle_batch_norm
+
+CPU = torch.device("cpu")
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def images(count: int = 12) -> ImageSet:
+    pixels_NCHW = (0.5 + 0.3 * torch.randn(count, 1, 32, 32, generator=rng())).clamp(-1, 1)
+    names = tuple(f"image{index}" for index in range(count))
+    return ImageSet(
+        images_NCHW=pixels_NCHW, labels_N=torch.arange(count) % 2, ids=names, patients=names, classes=("liver", "mass")
+    )
+
+
+class Fixed(FittedGan):
+    """A fitted generator whose images are given."""
+
+    def __init__(self, pools: tuple[Tensor, ...]) -> None:
+        super().__init__(networks={}, seen=(True,) * len(pools), per_class=False, history={})
+        self._pools = pools
+
+    def sample(self, class_index: int, start: int, count: int, *, seed: int) -> Tensor:
+        return self._pools[class_index][start : start + count]
+
+
+def test_every_image_is_dealt_once_before_any_is_dealt_again() -> None:
+    deck = Deck(10, rng=rng())
+    dealt = torch.cat([deck.deal(4) for _ in range(5)])
+    assert sorted(dealt[:10].tolist()) == list(range(10))
+    assert sorted(dealt[10:].tolist()) == list(range(10))
+    assert dealt[:10].tolist() != dealt[10:].tolist()
+
+
+def test_a_batch_may_be_larger_than_the_training_set() -> None:
+    assert sorted(Deck(3, rng=rng()).deal(7).tolist())[0] == 0
+
+
+def test_curves_keep_scalars_and_vectors() -> None:
+    curves = Curves("loss", "fitness")
+    for step in range(CHECKED_EVERY + 3):
+        curves.record(torch.tensor(float(step)), torch.tensor([step, -step]))
+    recorded = curves.lists()
+    assert recorded["loss"] == [float(step) for step in range(CHECKED_EVERY + 3)]
+    assert recorded["fitness"][2] == [2.0, -2.0]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_is_found_and_named(value: float) -> None:
+    curves = Curves("loss")
+    curves.record(torch.tensor(value))
+    with pytest.raises(DivergedError, match=r"the training diverged: loss was (nan|inf)"):
+        curves.lists()
+
+
+def test_a_number_that_is_not_finite_ends_a_long_training_early() -> None:
+    curves = Curves("loss")
+    with pytest.raises(DivergedError, match=f"step {CHECKED_EVERY}"):
+        for _ in range(CHECKED_EVERY):
+            curves.record(torch.tensor(float("nan")))
+
+
+def test_images_that_are_not_numbers_end_as_a_recorded_failure() -> None:
+    train = images()
+    broken = dataclasses.replace(train, images_NCHW=torch.full_like(train.images_NCHW, float("nan")))
+    config = DcganConfig(steps=2, batch_size=4, width=4, latent_size=4)
+    with pytest.raises(DivergedError, match="discriminator_loss was nan"):
+        Dcgan(config).fit(broken, seed=0, device=CPU, on_step=lambda done, total: None)
+
+
+def test_no_images_at_all_are_refused() -> None:
+    empty = images().subset(torch.empty(0, dtype=torch.int64))
+    with pytest.raises(DataError, match="the training fold has no images"):
+        Dcgan(DcganConfig(steps=1)).fit(empty, seed=0, device=CPU, on_step=lambda done, total: None)
+
+
+def test_a_collapsed_pool_is_refused_and_its_class_named() -> None:
+    train = images(200)
+    alike_NCHW = train.images_NCHW[:1] + 0.001 * torch.randn(64, 1, 32, 32, generator=rng(1))
+    with pytest.raises(DivergedError, match=r"all alike: those of class 'mass' differ by 0\.001"):
+        check_images(Fixed((train.images_NCHW[:64], alike_NCHW)), train, steps=1, seed=0)
+
+
+def test_a_pool_of_noise_is_refused_after_a_training_of_some_length() -> None:
+    train = images(200)
+    noise_NCHW = 0.3 * torch.randn(64, 1, 32, 32, generator=rng(2))
+    fitted = Fixed((noise_NCHW, noise_NCHW))
+    check_images(fitted, train, steps=20, seed=0)
+    with pytest.raises(DivergedError, match="the generator makes noise: after 500 steps"):
+        check_images(fitted, train, steps=500, seed=0)
+
+
+def test_real_images_are_accepted() -> None:
+    train = images(200)
+    check_images(Fixed((train.images_NCHW[:64], train.images_NCHW[64:128])), train, steps=500, seed=0)
+
+
+def test_identical_real_images_may_be_generated() -> None:
+    train = images(2)
+    alike = tuple(train.images_NCHW[index : index + 1].expand(64, -1, -1, -1) for index in (0, 1))
+    check_images(Fixed(alike), train, steps=500, seed=0)
+
+
+def test_spread_and_displacement_are_relative_to_what_they_say() -> None:
+    real_NCHW = torch.tensor([-0.5, 0.5])[:, None, None, None].expand(2, 1, 4, 4)
+    assert spread(real_NCHW) == pytest.approx(0.5)
+    assert spread(real_NCHW[:1]) == 0
+    assert displacement(real_NCHW, real_NCHW) == 0
+    assert displacement(real_NCHW + 0.25, real_NCHW) == pytest.approx(0.5)
+
+
+def test_settled_statistics_are_those_of_the_final_weights() -> None:
+    network = create(lambda: DcganGenerator(pixels=32, latent_size=8, width=4, n_classes=2), rng=rng(), device=CPU)
+    labels_N = torch.arange(512) % 2
+    latents_NL = torch.randn(512, 8, generator=rng(1))
+    with torch.no_grad():
+        batch_NCHW = network.train()(latents_NL, labels_N)
+        train = images()
+        part = TrainingImages(images_NCHW=train.images_NCHW, labels_N=train.labels_N, n_classes=2)
+        settle_batch_norm(network, part, rng=rng(2))
+        assert not network.training
+        assert float((network(latents_NL, labels_N) - batch_NCHW).abs().mean()) < 0.05 * float(batch_NCHW.std())
+    assert [m.momentum for m in network.modules() if isinstance(m, nn.BatchNorm2d)] == [None] * 3
