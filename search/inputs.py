@@ -29,12 +29,12 @@ def prepare(settings: NewSearch, allotment: Allotment, console: Console) -> Ledg
 
     Raises: InputError, as one sentence, on the first thing that cannot be used; nothing is left behind then.
     """
-    tracking_uri = absolute_uri(settings.tracking_uri)
-    check_server(tracking_uri)
     cohort = _read(settings, console)
     splits = make_folds(cohort, folds=settings.folds, seed=settings.seed)
     metric = _check_metric(settings.metric, cohort.classes)
     positive = _positive(settings.positive, cohort.classes)
+    tracking_uri = absolute_uri(settings.tracking_uri)
+    check_server(tracking_uri)
     folder = reserve(settings.storage, settings.name, settings.space.name)
     record = SearchRecord(
         name=folder.name,
