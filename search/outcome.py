@@ -16,6 +16,7 @@ from trainables.ledger import Ledger, SearchRecord
 from trainables.metrics.catalogue import maximizes
 from trainables.results import FoldResult, Summary, TrialResult
 
+_SHORT_NAMES = {"classifier.learning_rate": "lr", "mixer.mixup_alpha": "alpha", "mixer.genmix_alpha": "alpha"}
 _LEADERBOARD_SCORES = ("balanced_accuracy", "auroc", "accuracy", "macro_f1")
 
 
@@ -31,14 +32,14 @@ def _mean(trial: TrialResult, metric: str) -> float | None:
 
 
 def policy(config: Mapping[str, Value]) -> str:
-    """A configuration in a few words, such as "genmix egan gamma=0.005 genmix_alpha=0.3 ratio=1 affine"."""
+    """A configuration in a few words, such as "genmix egan gamma=0.005 alpha=0.3 ratio=1 affine lr=0.001"."""
     words = [str(config.get("mixer.name", "real"))]
     if "generator.name" in config:
         words.append(str(config["generator.name"]))
     for name, value in config.items():
         if name in ("mixer.name", "generator.name"):
             continue
-        short = name.rpartition(".")[2].removeprefix("learning_").replace("rate", "lr", int("learning" in name))
+        short = _SHORT_NAMES.get(name, name.rpartition(".")[2])
         if isinstance(value, bool):
             words += [short] if value else []
         else:

@@ -200,6 +200,7 @@ def _start_ray(address: str | None, allotment: Allotment) -> None:
     ray.init(
         num_cpus=max(allotment.concurrency * allotment.cpus, 1),
         include_dashboard=False,
+        _node_ip_address="127.0.0.1",
         object_store_memory=_OBJECT_STORE_BYTES,
         **common,
     )

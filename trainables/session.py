@@ -10,9 +10,11 @@ from pathlib import Path
 
 import torch
 
+import spaces
 from spaces.budget import Budget, budget_named
 from trainables.data.cohort import Cohort
 from trainables.data.splits import FoldSplit, make_folds
+from trainables.errors import FinalTrialError
 from trainables.fold import Environment
 from trainables.ledger import SHARED, Ledger, SearchRecord
 from trainables.stages import StageStore
@@ -32,7 +34,13 @@ class Session:
 
     @classmethod
     def open(cls, folder: Path) -> Session:
-        """Open the search recorded in ``folder``. Raises: OSError, ValueError if it, or its images, are not there."""
+        """Open the search recorded in ``folder``.
+
+        Raises:
+            OSError, ValueError: it, or its images, are not there.
+            FinalTrialError: another package named ``spaces`` was imported in place of this project's.
+        """
+        _check_packages()
         ledger = Ledger(folder)
         record = ledger.search()
         cohort = Cohort.load(ledger.storage / SHARED / "images" / record.data.digest)
@@ -53,6 +61,16 @@ class Session:
             device=device,
             threads=self.record.threads,
             report=progress,
+        )
+
+
+def _check_packages() -> None:
+    """A published package is named ``spaces`` too; where it comes first on the path nothing here can work."""
+    found, expected = Path(spaces.__file__).resolve().parent, Path(__file__).resolve().parent.parent / "spaces"
+    if found != expected:
+        raise FinalTrialError(
+            f"The package 'spaces' was imported from {found}, not from {expected}; uninstall the other package of that "
+            f"name, or put this project first on PYTHONPATH."
         )
 
 
