@@ -14,10 +14,10 @@ from trainables.errors import DataError
 from trainables.seeding import stream
 
 ATTEMPTS = 50
-"""Shuffles that are tried at most."""
+"""Random deals that are tried at most."""
 
-GOOD_IMBALANCE = 0.05**2
-"""Class counts within about 5 % of equal shares; such a shuffle is taken at once."""
+GOOD_IMBALANCE = 0.02**2
+"""Class counts within about 2 % of equal shares; such a deal is taken at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +32,11 @@ class FoldSplit:
 def make_folds(cohort: Cohort, *, folds: int, seed: int) -> tuple[FoldSplit, ...]:
     """Split a cohort into folds, stratified by label and grouped by patient.
 
-    Up to ``ATTEMPTS`` shuffles are drawn from seeds derived from ``seed``. Every image is tested once, every
-    training fold has every class. The first shuffle whose class counts lie within about 5 % of equal shares is
-    taken; failing that, the one that lies closest, a shuffle with every class in every test fold going before
-    one without. The split depends on ids, labels and groups alone, not on the order of files.
+    Patients are dealt out at random, so that each fold gets equally many of each class, give or take one; a patient
+    with several labels counts for the most frequent. Up to ``ATTEMPTS`` such deals are drawn from seeds derived from
+    ``seed``. The first is taken whose image counts of each class lie within about 2 % of equal shares; failing that,
+    the one that lies closest, a deal with every class in every test fold going before one without. The split depends
+    on ids, labels and groups alone, not on the order of files.
 
     Args:
         cohort: the data set.
@@ -43,22 +44,23 @@ def make_folds(cohort: Cohort, *, folds: int, seed: int) -> tuple[FoldSplit, ...
         seed: the search's seed, or a repeat's.
 
     Returns:
-        The folds, in order.
+        The folds, in order. Every image is tested once, every training fold has every class.
 
     Raises:
-        DataError: a class has fewer patients than folds, or no shuffle leaves every class in each training fold.
+        DataError: a class has fewer patients than folds, or no deal leaves every class in each training fold.
 
-    Source: scikit-learn's StratifiedGroupKFold makes each shuffle.
+    Source: scikit-learn's StratifiedKFold over patients. Its StratifiedGroupKFold deals by size first: where
+    patients differ in size, the folds of different seeds resemble each other, and some lack a class needlessly.
     """
     labels_N = np.asarray(cohort.labels)
     groups_N = np.asarray([entry.group for entry in cohort.entries])
     _check_patients(cohort, labels_N, groups_N, folds)
-    best: tuple[float, list[NDArray[np.intp]]] | None = None
-    for tests in _shuffles(labels_N, groups_N, folds, seed):
+    best: tuple[tuple[int, float], list[NDArray[np.intp]]] | None = None
+    for tests in _deals(labels_N, groups_N, folds, seed):
         imbalance = _imbalance(labels_N, tests, len(cohort.classes))
         if imbalance is not None and (best is None or imbalance < best[0]):
             best = imbalance, tests
-            if imbalance <= GOOD_IMBALANCE:
+            if imbalance <= (0, GOOD_IMBALANCE):
                 break
     if best is None:
         raise DataError(
@@ -88,30 +90,36 @@ def _check_patients(cohort: Cohort, labels_N: NDArray[np.intp], groups_N: NDArra
     )
 
 
-def _shuffles(
+def _deals(
     labels_N: NDArray[np.intp], groups_N: NDArray[np.str_], folds: int, seed: int
 ) -> Iterator[list[NDArray[np.intp]]]:
     """The test folds of each attempt. Groups are numbered by name, so that only names matter."""
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import StratifiedKFold
 
-    codes_N = np.unique(groups_N, return_inverse=True)[1]
+    names_G, codes_N = np.unique(groups_N, return_inverse=True)
+    counts_GK = np.zeros((len(names_G), labels_N.max() + 1), dtype=np.intp)
+    np.add.at(counts_GK, (codes_N, labels_N), 1)
+    strata_G = counts_GK.argmax(axis=1)
+    if np.bincount(strata_G).max() < folds:
+        strata_G = np.zeros_like(strata_G)  # classes that live in mixed groups only: deal without strata
     for attempt in range(ATTEMPTS):
         name = "splits" if attempt == 0 else f"splits/{attempt}"
-        splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=stream(seed, name) % 2**32)
+        splitter = StratifiedKFold(n_splits=folds, shuffle=True, random_state=stream(seed, name) % 2**32)
         with warnings.catch_warnings():
-            # "The least populated class has fewer members": checked above, per patient.
+            # "The least populated class has fewer members": patients of each class are counted before.
             warnings.simplefilter("ignore", UserWarning)
-            yield [test for _, test in splitter.split(labels_N, labels_N, groups=codes_N)]
+            chosen = [test_G for _, test_G in splitter.split(strata_G, strata_G)]
+        yield [np.flatnonzero(np.isin(codes_N, test_G)) for test_G in chosen]
 
 
-def _imbalance(labels_N: NDArray[np.intp], tests: list[NDArray[np.intp]], n_classes: int) -> float | None:
-    """How far class counts are from equal shares: 0 is perfect, at least 1e6 where a test fold lacks a class.
+def _imbalance(labels_N: NDArray[np.intp], tests: list[NDArray[np.intp]], n_classes: int) -> tuple[int, float] | None:
+    """How many classes test folds lack, and the mean squared deviation of class counts from equal shares.
 
-    None where a fold cannot be used: an empty test fold, or a training fold without a class.
+    None where the deal cannot be used: an empty test fold, or a training fold without a class.
     """
     counts_FK = np.stack([np.bincount(labels_N[test], minlength=n_classes) for test in tests])
     totals_K = counts_FK.sum(axis=0)
     if (counts_FK.sum(axis=1) == 0).any() or (counts_FK == totals_K).any():
         return None
     shares_FK = counts_FK * len(tests) / totals_K
-    return float(np.square(shares_FK - 1).mean()) + 1e6 * int((counts_FK == 0).sum())
+    return int((counts_FK == 0).sum()), float(np.square(shares_FK - 1).mean())

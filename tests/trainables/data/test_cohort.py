@@ -121,6 +121,25 @@ def test_a_failed_reading_leaves_nothing_behind(data: Path, tmp_path: Path, monk
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_who_loses_the_race_uses_the_winners_cohort(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process finishes the same cohort while this one still builds its own."""
+    build = cohort_module._build
+
+    def build_late(building: Path, *args: object) -> None:
+        build(building, *args)  # type: ignore[arg-type]
+        if len(list((tmp_path / "cache").iterdir())) == 1:
+            monkeypatch.setattr(cohort_module, "_build", build)
+            winner.append(read_cohort(data, cache=tmp_path / "cache"))
+
+    winner: list[Cohort] = []
+    monkeypatch.setattr(cohort_module, "_build", build_late)
+    cohort = read_cohort(data, cache=tmp_path / "cache")
+    assert cohort.entries == winner[0].entries
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [cohort.digest]
+
+
 def test_progress_ends_at_the_number_of_images(data: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     read_cohort(data, cache=tmp_path / "cache", on_progress=lambda done, of: seen.append((done, of)))

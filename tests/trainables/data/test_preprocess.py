@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,12 @@ def test_the_field_of_view_is_the_median_over_training_images() -> None:
     assert fit_scaling(cohort, range(3), CONFIG).field_of_view == 40.0
     spacings[1] = None
     assert fit_scaling(cohort_of([pictures(1)[0]] * 4, spacings), range(3), CONFIG).field_of_view is None
+
+
+def test_regions_of_interest_have_no_say_in_the_field_of_view() -> None:
+    cohort = cohort_of([pictures(1)[0]] * 3, [(1.0, 1.0), (3.0, 3.0), None])
+    entries = (cohort.entries[0], *(replace(each, roi=(4, 4, 20, 20)) for each in cohort.entries[1:]))
+    assert fit_scaling(replace(cohort, entries=entries), range(3), CONFIG).field_of_view == 40.0
 
 
 def test_the_same_anatomy_at_two_spacings_gives_nearly_the_same_image() -> None:

@@ -72,6 +72,46 @@ def test_every_test_fold_has_every_class_where_that_is_possible(seed: int) -> No
         assert set(labels[list(split.test)]) == {0, 1}
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_folds_have_equally_many_patients_of_each_class_give_or_take_one(seed: int) -> None:
+    cohort = uneven(n_minority=12, seed=seed)
+    counts = [
+        [len({cohort.entries[i].patient for i in split.test if cohort.labels[i] == label}) for label in (0, 1)]
+        for split in make_folds(cohort, folds=5, seed=seed)
+    ]
+    assert np.ptp(counts, axis=0).max() <= 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_class_that_exists_only_beside_another_reaches_every_test_fold(seed: int) -> None:
+    """Six of fourteen patients have one image of class a; most random deals leave some fold without."""
+    sizes = np.random.default_rng(seed).integers(3, 9, 14)
+    cohort = cohort_of({f"p{i:02d}": ("b", int(size)) for i, size in enumerate(sizes)})
+    mixed = {f"p{i:02d}/0" for i in range(6)}
+    entries = tuple(replace(entry, label=0 if entry.id in mixed else 1) for entry in cohort.entries)
+    cohort = replace(cohort, classes=("a", "b"), entries=entries)
+    labels = np.asarray(cohort.labels)
+    for split in make_folds(cohort, folds=5, seed=seed):
+        assert set(labels[list(split.test)]) == {0, 1}
+
+
+def test_different_seeds_deal_uneven_patients_differently() -> None:
+    """Of two patients tested together under one seed, about as many as by chance are so under another."""
+    cohort = uneven()
+    patients = sorted({entry.patient for entry in cohort.entries})
+    together = []
+    for seed in range(6):
+        folds = {
+            cohort.entries[index].patient: split.fold
+            for split in make_folds(cohort, folds=5, seed=seed)
+            for index in split.test
+        }
+        fold_P = np.asarray([folds[patient] for patient in patients])
+        together.append((fold_P[:, None] == fold_P)[np.triu_indices(len(patients), 1)])
+    shared = [(one & other).sum() / one.sum() for i, one in enumerate(together) for other in together[:i]]
+    assert np.mean(shared) < 0.25
+
+
 def test_the_split_follows_the_seed_and_nothing_else() -> None:
     cohort = uneven()
     assert make_folds(cohort, folds=5, seed=3) == make_folds(cohort, folds=5, seed=3)
