@@ -24,6 +24,11 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 PROBE_SECONDS = 3.0
 DATABASE_SECONDS = 30.0
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 _FORMS = "pass sqlite:///mlflow.db or the address of a server such as http://HOST:5000"
 
 
@@ -59,12 +64,13 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def client_for(uri: str) -> MlflowClient:
-    """A client that gives up soon: by itself it would retry for minutes before it says that a server is down.
+    """A client that gives up soon and prints nothing.
 
-    ``MLFLOW_HTTP_REQUEST_MAX_RETRIES`` and ``MLFLOW_HTTP_REQUEST_TIMEOUT``, where set, stay as they are.
+    By itself it would retry for minutes before it says that a server is down, and print two lines for every run that
+    ends. Where the environment says otherwise, it has its way.
     """
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=uri)
 

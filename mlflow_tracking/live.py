@@ -9,9 +9,12 @@ from collections.abc import Callable
 from mlflow_tracking.connect import TrackingOutage
 from mlflow_tracking.projector import Projector
 
+_PATIENCE = 3.0
+"""Seconds for a server that is away when the search ends."""
+
 
 class LiveProjector:
-    """Runs a projector's ``sync`` about once a second in the background. Only its thread uses the projector.
+    """Runs a projector's ``sync`` about once a second in the background. Only its thread writes with the projector.
 
     Args:
         projector: writes.
@@ -58,17 +61,20 @@ class LiveProjector:
 
         Args:
             interrupted: whether the search was left before its end.
-            timeout: seconds after which the rest stays unwritten; a later ``sync`` from the ledger supplies it.
+            timeout: seconds after which the rest stays unwritten (3 if the server is away already); a later ``sync``
+                from the ledger supplies it.
 
         Returns:
             Whether every run was brought to its end; pictures may still be missing.
         """
         self._interrupted = interrupted
-        self._deadline = time.monotonic() + timeout
+        patience = min(timeout, _PATIENCE) if self._failing else timeout
+        self._deadline = time.monotonic() + patience
         self._stopping.set()
+        self._projector.leave_off()
         self._wake.set()
         if self._thread.ident is not None:
-            self._thread.join(timeout)
+            self._thread.join(patience)
         return self._closed
 
     def _run(self) -> None:

@@ -60,7 +60,7 @@ def draw_pictures(storage: Path, search: SearchRecord, trial: TrialResult, title
         curves = folder / names.MUTATIONS_FILE
         return [sheet, curves] if _draw_training(stages, fold, curves) else [sheet]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PicturesMissing(f"{type(error).__name__}: {error}") from error
+        raise PicturesMissing(f"the storage has no readable images of fold {fold.fold} any more") from error
 
 
 def caveats(search: SearchRecord, *, uses_synthetic: bool) -> tuple[str, ...]:

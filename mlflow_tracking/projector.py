@@ -20,6 +20,7 @@ from trainables.results import FoldResult, TrialResult
 
 _STATUS = {"completed": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 _SEARCH_STATE = {None: "running", "FINISHED": "finished", "KILLED": "interrupted"}
+"""How a search run's state reads by the status that it ends in."""
 _SEARCH_FILES = ("result.json", "best.yaml")
 
 
@@ -54,6 +55,7 @@ class Projector:
         self._experiment_id: str | None = None
         self._ended: str | None = None
         self._written: object = None
+        self._hurry = False
         self._without_pictures = 0
         self._idle = {each.id: self._trace(each) for each in ledger.trials() if each.state == "unfinished"}
 
@@ -83,12 +85,16 @@ class Projector:
             self._without_pictures = self._write(search, trials, pictures)
         except OUTAGES as error:
             self._forget()
-            raise TrackingOutage(_one_line(error)) from error
+            raise TrackingOutage(probe(self._uri) or _one_line(error)) from error
         except BaseException:
             self._forget()
             raise
-        self._written = state
+        self._written = None if self._left_off() else state
         return self._without_pictures
+
+    def leave_off(self) -> None:
+        """Make ``sync`` return after the trial that it is at, so that ``close`` can follow; from any thread."""
+        self._hurry = True
 
     def close(self, *, interrupted: bool) -> None:
         """Write what the server lacks except pictures, and end every run: nothing stays RUNNING.
@@ -101,6 +107,9 @@ class Projector:
         """
         self._ended = "KILLED" if interrupted else "FINISHED"
         self.sync(pictures=0)
+
+    def _left_off(self) -> bool:
+        return self._hurry and self._ended is None
 
     def _reach(self) -> None:
         wrong = probe(self._uri)
@@ -121,7 +130,11 @@ class Projector:
             self._experiment_id = self._remote.experiment_id
         remote = self._remote
         run = remote.search or self._create_search(remote, search)
+        if self._ended is not None:
+            self._end_running(remote, run, trials)
         for trial in trials:
+            if self._left_off():
+                return self._without_pictures
             self._write_trial(remote, search, trial)
         self._end_strays(remote, {trial.id for trial in trials})
         self._write_search(run, search, trials)
@@ -141,23 +154,35 @@ class Projector:
         return len(trial.folds), self._ledger.progress(trial.id)
 
     def _write_trial(self, remote: Remote, search: SearchRecord, trial: TrialResult) -> None:
-        run = remote.trials.get(trial.id)
+        run, standing = remote.trials.get(trial.id), self._standing(trial)
         if run is None:
             tags = {**_common_tags(search), names.KIND: names.KIND_TRIAL, names.TRIAL: trial.id}
+            if trial.state == "unfinished":
+                tags[names.STATE] = standing
             run = remote.create_run(notes.trial_name(trial), tags, created=trial.created)
             remote.trials[trial.id] = run
         if not run.has_parameters:
             run.log(parameters=_parameters(trial))
-        run.log_data(search)
         for fold in trial.folds:
             if fold.fold not in run.folds:
                 _log_fold(run, trial, fold)
-        standing = self._standing(trial)
         if standing != run.state:
             run.log(_summary(trial), tags=_ending(search, trial, standing))
             run.state = standing
+        self._set_status(run, trial)
+
+    def _set_status(self, run: RemoteRun, trial: TrialResult) -> None:
+        standing = self._standing(trial)
         status = _STATUS.get(standing, "RUNNING" if standing == "running" else "KILLED")
         run.set_status(status, ended=_milliseconds(trial.ended or self._clock()))
+
+    def _end_running(self, remote: Remote, search_run: RemoteRun, trials: Sequence[TrialResult]) -> None:
+        """End what runs before anything else, as there may be no time for the rest."""
+        for trial in trials:
+            run = remote.trials.get(trial.id)
+            if run is not None and run.status == "RUNNING":
+                self._set_status(run, trial)
+        search_run.set_status(self._ended or "RUNNING", ended=_milliseconds(self._clock()))
 
     def _end_strays(self, remote: Remote, known: set[str]) -> None:
         unknown = [run for trial_id, run in remote.trials.items() if trial_id not in known]

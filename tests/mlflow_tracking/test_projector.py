@@ -24,6 +24,7 @@ from tests.mlflow_tracking.made_up import (
     new_ledger,
     write_stages,
 )
+from trainables.files import read_json, write_json
 from trainables.ledger import Ledger
 
 Runs = dict[str, Run]
@@ -37,10 +38,12 @@ class Flaky:
         self._lose_answer = lose_answer
         self.allowed = allowed
         self.calls: list[str] = []
+        self.on_call: Callable[[], object] = lambda: None
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
             self.calls.append(name)
+            self.on_call()
             if len(self.calls) > self.allowed:
                 if self._lose_answer:
                     getattr(self._client, name)(*args, **options)
@@ -185,35 +188,43 @@ def test_rebuilding_on_another_server_gives_the_same(tmp_path: Path, uri: str, e
     assert without_pictures(everything(uri)) == without_pictures(everything(rebuilt))
 
 
-@pytest.mark.parametrize("lose_answer", [False, True])
-def test_a_crash_after_any_call_leaves_nothing_twice_and_nothing_out(
-    tmp_path: Path, uri: str, empty_database: Path, lose_answer: bool
+@pytest.mark.parametrize("crash", [False, True])
+def test_an_error_at_any_call_leaves_nothing_twice_and_nothing_out(
+    tmp_path: Path, uri: str, empty_database: Path, crash: bool
 ) -> None:
     ledger = filled(tmp_path / "runs")
-    Projector(ledger, uri).close(interrupted=False)
+    unbroken = Flaky(client_for(uri), allowed=10_000)
+    Projector(ledger, uri, make_client=lambda _: unbroken).close(interrupted=False)
     expected = everything(uri)
-    for allowed in range(0, 36, 3):
+    for allowed in range(0, len(unbroken.calls), 4):
         folder = tmp_path / f"{allowed}"
         folder.mkdir()
         (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
-        crashed = f"sqlite:///{folder / 'mlflow.db'}"
-        client = Flaky(client_for(crashed), allowed=allowed, lose_answer=lose_answer)
+        broken = f"sqlite:///{folder / 'mlflow.db'}"
+        client = Flaky(client_for(broken), allowed=allowed, lose_answer=True)
+        projector = Projector(ledger, broken, make_client=lambda _, client=client: client)
         with pytest.raises(TrackingOutage, match="no route"):
-            Projector(ledger, crashed, make_client=lambda _, client=client: client).close(interrupted=False)
-        Projector(Ledger(ledger.folder), crashed).close(interrupted=False)
-        assert everything(crashed) == expected
+            projector.close(interrupted=False)
+        client.allowed = 10_000
+        if crash:
+            projector = Projector(Ledger(ledger.folder), broken)
+        projector.close(interrupted=False)
+        assert everything(broken) == expected
 
 
 def test_metrics_without_their_tag_are_not_logged_again(tmp_path: Path, uri: str) -> None:
     ledger = filled(tmp_path / "runs")
     Projector(ledger, uri).close(interrupted=False)
-    expected = everything(uri)
     client = client_for(uri)
     for key in ("t0001", "t0002"):
         client.delete_tag(runs(uri)[key].info.run_id, names.FOLDS_LOGGED)
         client.set_tag(runs(uri)[key].info.run_id, names.STATE, "running")
-    Projector(ledger, uri).close(interrupted=False)
-    assert everything(uri) == expected
+        path = ledger.trial_folder(key) / "trial.json"  # other times, so that the database cannot tell by itself
+        write_json(path, {**read_json(path), "created": 1_700_000_000.0})
+    Projector(Ledger(ledger.folder), uri).close(interrupted=False)
+    found = everything(uri)  # fails if a step is there twice
+    assert found["t0001"][2][names.FOLDS_LOGGED] == "0,1,2"
+    assert found["t0001"][2][names.STATE] == "completed"
 
 
 def test_ctrl_c_leaves_no_run_running_and_a_resume_goes_on_in_the_same_runs(tmp_path: Path, uri: str) -> None:
@@ -251,6 +262,26 @@ def test_ctrl_c_leaves_no_run_running_and_a_resume_goes_on_in_the_same_runs(tmp_
     assert {run.info.status for run in after.values()} == {"FINISHED"}
     assert {key: run.info.run_id for key, run in after.items()} == {key: run.info.run_id for key, run in before.items()}
     everything(uri)
+
+
+def test_a_stop_in_the_middle_of_catching_up_leaves_no_run_running(tmp_path: Path, uri: str) -> None:
+    ledger = new_ledger(tmp_path / "runs")
+    add_trial(ledger, REAL, folds=1, state="unfinished")
+    for _ in range(5):
+        add_trial(ledger, REAL)
+    client = Flaky(client_for(uri), allowed=10_000)
+    projector = Projector(ledger, uri, make_client=lambda _: client)
+    ledger.write_progress("t0000", fold=1, stage="generator", done=1, total=10)
+    client.on_call = lambda: projector.leave_off() if len(client.calls) == 12 else None
+    projector.sync()
+    assert 2 <= len(runs(uri)) < 7
+    assert "RUNNING" in {run.info.status for run in runs(uri).values()}
+    client.allowed = len(client.calls) + 2  # no time for more than to end the two runs that run
+    with pytest.raises(TrackingOutage):
+        projector.close(interrupted=True)
+    assert "RUNNING" not in {run.info.status for run in runs(uri).values()}
+    Projector(ledger, uri).close(interrupted=True)
+    assert len(runs(uri)) == 7
 
 
 def test_runs_left_running_by_a_killed_driver_are_ended(tmp_path: Path, uri: str) -> None:
