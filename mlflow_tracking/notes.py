@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from spaces.parameter import format_value
 from trainables.ledger import SearchRecord
+from trainables.metrics.catalogue import maximizes
 from trainables.results import TrialResult
 
 
@@ -25,14 +26,15 @@ def trial_name(trial: TrialResult) -> str:
 
 
 def incumbent(search: SearchRecord, trials: Sequence[TrialResult]) -> TrialResult | None:
-    """The completed trial with the highest mean of the search's metric; the earlier one wins a tie."""
-    best: TrialResult | None = None
-    best_mean = float("-inf")
-    for trial in trials:
-        mean = mean_score(search, trial) if trial.state == "completed" else None
-        if mean is not None and mean > best_mean:
-            best, best_mean = trial, mean
-    return best
+    """The completed trial with the best mean of the search's metric; the earlier one wins a tie."""
+    scored = [(each, mean) for each in trials if (mean := completed_mean(search, each)) is not None]
+    best = max if maximizes(search.metric) else min
+    return best(scored, key=lambda pair: pair[1])[0] if scored else None
+
+
+def completed_mean(search: SearchRecord, trial: TrialResult) -> float | None:
+    """What trials are ranked by: the mean of the search's metric, of completed trials only."""
+    return mean_score(search, trial) if trial.state == "completed" else None
 
 
 def mean_score(search: SearchRecord, trial: TrialResult) -> float | None:

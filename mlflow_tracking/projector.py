@@ -16,6 +16,7 @@ from mlflow_tracking.connect import OUTAGES, TrackingOutage, client_for, probe
 from mlflow_tracking.pictures import PicturesMissing, draw_pictures
 from mlflow_tracking.remote import Remote, RemoteRun, open_remote, search_id
 from trainables.ledger import Ledger, SearchRecord
+from trainables.metrics.catalogue import maximizes
 from trainables.results import FoldResult, TrialResult
 
 _STATUS = {"completed": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
@@ -319,13 +320,14 @@ def _course(search: SearchRecord, trials: Sequence[TrialResult]) -> list[Metric]
     metrics: list[Metric] = []
     counts = dict.fromkeys((names.TRIALS_COMPLETED, names.TRIALS_PRUNED, names.TRIALS_FAILED), 0)
     best: float | None = None
+    better = max if maximizes(search.metric) else min
     ended = sorted((each for each in trials if each.ended is not None), key=lambda each: (each.ended, each.id))
     for step, trial in enumerate(ended, start=1):
         when = _milliseconds(trial.ended or 0)
         counts[f"trials_{trial.state}"] += 1
-        mean = notes.mean_score(search, trial) if trial.state == "completed" else None
+        mean = notes.completed_mean(search, trial)
         if mean is not None:
-            best = mean if best is None else max(best, mean)
+            best = mean if best is None else better(best, mean)
         metrics += [Metric(name, float(count), when, step) for name, count in counts.items()]
         if best is not None:
             metrics.append(Metric(names.best(search.metric), best, when, step))

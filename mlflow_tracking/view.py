@@ -12,6 +12,7 @@ from typing import Any
 from mlflow_tracking import names
 from spaces.parameter import Choice
 from trainables.ledger import SearchRecord
+from trainables.metrics.catalogue import maximizes
 
 _MAX_PARAMETERS = 24
 _MAX_AXES = 8
@@ -28,7 +29,7 @@ def runs_view(search: SearchRecord) -> str:
     view = {
         "searchFilter": names.TRIALS_ONLY,
         "orderByKey": f"metrics.`{mean}`",
-        "orderByAsc": False,
+        "orderByAsc": not maximizes(search.metric),
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],

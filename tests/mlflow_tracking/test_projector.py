@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ from mlflow.entities import Run
 from mlflow_tracking import names
 from mlflow_tracking.connect import TrackingOutage, client_for
 from mlflow_tracking.live import LiveProjector
+from mlflow_tracking.notes import incumbent
 from mlflow_tracking.projector import Projector
+from mlflow_tracking.view import runs_view
 from tests.mlflow_tracking.made_up import (
     FOLDS,
     GENMIX_DCGAN,
@@ -408,3 +412,16 @@ def test_the_search_run_shows_the_course_and_the_best(tmp_path: Path, uri: str) 
     assert "Demonstration" in note
     assert "phantom" in note
     assert [each.path for each in client_for(uri).list_artifacts(run.info.run_id)] == ["result.json"]
+
+
+def test_a_metric_that_should_be_low_has_its_lowest_as_the_best(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path, metric="calibration_error")
+    trials = []
+    for level in (0.5, 0.3, 0.4):
+        trial = ledger.trial(add_trial(ledger, REAL, level=level))
+        folds = tuple(replace(fold, scores={"calibration_error": level}) for fold in trial.folds)
+        trials.append(replace(trial, folds=folds))
+    best = incumbent(ledger.search(), trials)
+    assert best is not None
+    assert best.id == "t0001"
+    assert json.loads(runs_view(ledger.search()))["orderByAsc"] is True
