@@ -60,8 +60,14 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
                 "classifier.learning_rate": 1e-3,
             },
             generators={
-                "dcgan": {"steps": 300, "batch_size": 32, "width": 32},
-                "egan": {"steps": 150, "batch_size": 32, "width": 32},
+                "dcgan": {"steps": 250, "batch_size": 32, "width": 24, "learning_rate": 5e-4},
+                "egan": {
+                    "steps": 120,
+                    "batch_size": 32,
+                    "width": 16,
+                    "learning_rate": 1e-3,
+                    "evaluation_batch": 64,
+                },
             },
         ),
         "standard": _budget(
@@ -77,8 +83,14 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
                 "classifier.learning_rate": 1e-3,
             },
             generators={
-                "dcgan": {"steps": 4000, "batch_size": 32, "width": 32},
-                "egan": {"steps": 2000, "batch_size": 32, "width": 32},
+                "dcgan": {"steps": 1000, "batch_size": 32, "width": 32, "learning_rate": 2e-4},
+                "egan": {
+                    "steps": 500,
+                    "batch_size": 32,
+                    "width": 24,
+                    "learning_rate": 5e-4,
+                    "evaluation_batch": 128,
+                },
             },
         ),
         "paper": _budget(

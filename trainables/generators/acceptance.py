@@ -7,14 +7,17 @@ from torch import Tensor
 
 from trainables.data.image_set import ImageSet
 from trainables.errors import DivergedError
+from trainables.generators.base import History
 from trainables.generators.fitted import FittedGan
 
 COLLAPSED_BELOW = 0.05
 """A pool is collapsed where a class's images differ less than this share of how much its real images differ."""
 NOISE_ABOVE = 1.0
 """A pool is noise where its mean image is further from the real mean than real images are (``displacement``)."""
+WON_BELOW = 1e-3
+"""A discriminator that has this loss over the last quarter of a training has left the generator nothing to learn."""
 JUDGED_FROM = 100
-"""Steps from which a pool of noise is a failure, not a training that has hardly begun."""
+"""Steps from which noise is a failure, not a training that has hardly begun."""
 CHECKED_IMAGES = 64
 
 
@@ -34,6 +37,25 @@ def displacement(images_NCHW: Tensor, real_NCHW: Tensor) -> float:
     own = float((real_NCHW - mean_CHW).square().mean().sqrt())
     off = float((images_NCHW.mean(dim=0) - mean_CHW).square().mean().sqrt())
     return off / own if own else 0.0
+
+
+def check_contest(curves: History) -> None:
+    """Check that the discriminator has not won.
+
+    Args:
+        curves: of one training, with ``discriminator_loss``; fewer steps than ``JUDGED_FROM`` are not judged.
+
+    Raises:
+        DivergedError: in the last quarter it tells every generated image from the real ones (``WON_BELOW``).
+    """
+    losses_T = torch.tensor(curves["discriminator_loss"], dtype=torch.float64)
+    last = len(losses_T) // 4
+    if len(losses_T) >= JUDGED_FROM and float(losses_T[-last:].mean()) < WON_BELOW:
+        raise DivergedError(
+            f"the discriminator has won and the generator makes noise: over the last {last} steps the mean "
+            f"discriminator_loss was {float(losses_T[-last:].mean()):.2g}; expected at least {WON_BELOW}. "
+            "Lower generator.learning_rate."
+        )
 
 
 def check_images(fitted: FittedGan, train: ImageSet, *, steps: int, seed: int) -> None:

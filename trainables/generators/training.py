@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spaces.config import DcganConfig, EganConfig
 from trainables.data.image_set import ImageSet
 from trainables.errors import DataError, DivergedError
-from trainables.generators.acceptance import check_images
+from trainables.generators.acceptance import check_contest, check_images
 from trainables.generators.base import History, OnStep
 from trainables.generators.fitted import FittedGan, network_name
 from trainables.generators.networks.dcgan import DcganGenerator
@@ -152,6 +152,7 @@ def fit_gan(
             )
             report = _offset(on_step, done=order * config.steps, total=steps)
             network, curves = train_one(on_device, seed=part_seed, device=device, on_step=report)
+            check_contest(curves)
             settle_batch_norm(network, on_device, rng=generator(part_seed, "settle"))
             networks[name] = network
             history |= {f"{name}/{key}" if config.per_class else key: curve for key, curve in curves.items()}

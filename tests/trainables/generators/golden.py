@@ -25,7 +25,7 @@ SMALL = {
     "latent_size": 8,
     "evaluation_batch": 16,
     "learning_rate": 2e-3,
-    "gamma": 0.1,
+    "gamma": 0.5,
 }
 """Settings under which all mutations win at times, and by more than rounding could turn round."""
 TRAINED = [name for name, config in CONFIGS.items() if "steps" in {field.name for field in dataclasses.fields(config)}]

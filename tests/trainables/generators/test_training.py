@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from spaces.config import DcganConfig
 from trainables.data.image_set import ImageSet
 from trainables.errors import DataError, DivergedError
-from trainables.generators.acceptance import check_images, displacement, spread
+from trainables.generators.acceptance import check_contest, check_images, displacement, spread
 from trainables.generators.dcgan import Dcgan
 from trainables.generators.fitted import FittedGan
 from trainables.generators.networks.dcgan import DcganGenerator, create
@@ -107,6 +107,14 @@ def test_a_pool_of_noise_is_refused_after_a_training_of_some_length() -> None:
     check_images(fitted, train, steps=20, seed=0)
     with pytest.raises(DivergedError, match="the generator makes noise: after 500 steps"):
         check_images(fitted, train, steps=500, seed=0)
+
+
+def test_a_discriminator_that_has_won_is_found() -> None:
+    won, contested = [1.0] * 150 + [1e-5] * 50, [1e-5] * 150 + [0.1] * 50
+    check_contest({"discriminator_loss": contested})
+    check_contest({"discriminator_loss": [1e-5] * 20})
+    with pytest.raises(DivergedError, match=r"the discriminator has won .* over the last 50 steps"):
+        check_contest({"discriminator_loss": won})
 
 
 def test_real_images_are_accepted() -> None:
