@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,12 @@ from trainables.results import TrialResult
 
 _EVERY = 1.0
 _PLAIN_EVERY = 30.0
+
+
+def open_console() -> Console:
+    """Standard output: as wide as the terminal; without one, wide enough that no line of a table is broken."""
+    terminal = sys.stdout.isatty()
+    return Console(width=None if terminal else 160, soft_wrap=not terminal)
 
 
 class Display:

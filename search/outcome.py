@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import yaml
@@ -14,6 +15,7 @@ from spaces.parameter import Value, format_value
 from trainables.files import write_atomically, write_json
 from trainables.ledger import Ledger, SearchRecord
 from trainables.metrics.catalogue import maximizes
+from trainables.metrics.intervals import Interval, bootstrap_by_patient
 from trainables.results import FoldResult, Summary, TrialResult
 
 _SHORT_NAMES = {"classifier.learning_rate": "lr", "mixer.mixup_alpha": "alpha", "mixer.genmix_alpha": "alpha"}
@@ -65,13 +67,32 @@ def result_data(record: SearchRecord, trials: Sequence[TrialResult]) -> dict[str
         },
         "metric": record.metric,
         "seed": record.seed,
-        "best": _best(ranked[0]) if ranked else None,
+        "best": _best(ranked[0], record) if ranked else None,
         "trials": [_trial(trial) for trial in trials],
     }
 
 
-def _best(trial: TrialResult) -> dict[str, Any]:
-    return {"trial": trial.id, "config": dict(trial.config), "scores": _scores(trial.scores)}
+def _best(trial: TrialResult, record: SearchRecord) -> dict[str, Any]:
+    pooled = {name: asdict(interval) for name, interval in intervals(trial, record).items()}
+    return {"trial": trial.id, "config": dict(trial.config), "scores": _scores(trial.scores), "intervals": pooled}
+
+
+def intervals(trial: TrialResult, record: SearchRecord) -> dict[str, Interval]:
+    """95 % intervals, by bootstrap over patients, of the scores of all out-of-fold predictions taken together.
+
+    The order of patients in it is that of their names, so that the interval depends on the predictions alone.
+    """
+    predictions = [each for fold in trial.folds for each in fold.predictions]
+    if not predictions:
+        return {}
+    found = bootstrap_by_patient(
+        [each.label for each in predictions],
+        [each.probabilities for each in predictions],
+        [each.patient for each in predictions],
+        positive=record.data.positive,
+        seed=record.seed,
+    )
+    return {name: interval for name, interval in found.items() if interval is not None}
 
 
 def _trial(trial: TrialResult) -> dict[str, Any]:
@@ -112,6 +133,8 @@ def print_outcome(console: Console, ledger: Ledger) -> None:
     """Print the leaderboard, what failed, and what the numbers may not be taken for."""
     record, trials = ledger.search(), ledger.trials()
     console.print(_leaderboard(record, trials))
+    for sentence in _headline(record, trials):
+        console.print(sentence, highlight=False)
     failed = [trial for trial in trials if trial.state == "failed"]
     if failed:
         table = Table(title="Failed trials", title_justify="left")
@@ -122,6 +145,24 @@ def print_outcome(console: Console, ledger: Ledger) -> None:
         console.print(table)
     for caution in cautions(record):
         console.print(caution, style="yellow")
+
+
+def _headline(record: SearchRecord, trials: Sequence[TrialResult]) -> list[str]:
+    """The best trial and, beside it, no augmentation, each with its intervals."""
+    unaugmented = [trial for trial in trials if trial.reference == "none" and trial.state == "completed"]
+    shown = {f"Best, {trial.id} {policy(trial.config)}": trial for trial in rank(trials, record.metric)[:1]}
+    shown |= {f"No augmentation, {trial.id}": trial for trial in unaugmented}
+    sentences = []
+    for name, trial in shown.items():
+        scores = [
+            f"{score.replace('_', ' ')} {interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+            for score, interval in intervals(trial, record).items()
+        ]
+        if scores:
+            sentences.append(f"{name}: {', '.join(scores)}".replace("[", r"\["))
+    if sentences:
+        sentences.append("(all out-of-fold predictions together; 95 % intervals by bootstrap over patients)")
+    return sentences
 
 
 def cautions(record: SearchRecord) -> list[str]:

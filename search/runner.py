@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from mlflow_tracking.address import ui_command
 from mlflow_tracking.connect import check_server
 from mlflow_tracking.live import LiveProjector
 from mlflow_tracking.projector import Projector
-from search.display import Display
+from search.display import Display, open_console
 from search.inputs import absolute_uri, images_folder, prepare
 from search.outcome import print_outcome, write_outcome
 from search.settings import NewSearch, Resources, Resumption, SettingsError
@@ -85,7 +84,7 @@ class _Stop:
 
 def start_search(settings: NewSearch) -> int:
     """Run a new search to its end. Returns the exit code. Raises: InputError before any trial starts."""
-    console = _console()
+    console = open_console()
     allotment = allot(settings.resources, trials=settings.trials)
     ledger = prepare(settings, allotment, console)
     return _run(ledger, allotment, settings.resources, console)
@@ -93,7 +92,7 @@ def start_search(settings: NewSearch) -> int:
 
 def resume_search(resumption: Resumption) -> int:
     """Go on with a search. Returns the exit code. Raises: InputError before any trial starts."""
-    console = _console()
+    console = open_console()
     ledger = find_search(resumption.storage, resumption.name)
     record = ledger.search()
     tracking_uri = absolute_uri(resumption.tracking_uri) if resumption.tracking_uri else record.tracking_uri
@@ -116,11 +115,6 @@ def resume_search(resumption: Resumption) -> int:
     with _driving(ledger):
         ledger.write_search(replace(record, trials=trials, tracking_uri=tracking_uri))
     return _run(ledger, allotment, resumption.resources, console)
-
-
-def _console() -> Console:
-    terminal = sys.stdout.isatty()
-    return Console(width=None if terminal else 160, soft_wrap=not terminal)
 
 
 @contextmanager

@@ -6,14 +6,16 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from sklearn.metrics import roc_auc_score
 
 from search.cli import main
-from search.outcome import cautions, format_score, policy, rank, result_data, write_outcome
+from search.outcome import cautions, format_score, intervals, policy, rank, result_data, write_outcome
 from spaces.presets import PRESETS
 from trainables.ledger import DataRecord, Ledger, SearchRecord
-from trainables.results import FoldResult, StageRecord, Summary
+from trainables.results import FoldResult, Prediction, StageRecord, Summary
 
 
 @pytest.fixture
@@ -67,11 +69,31 @@ def test_result_json_holds_what_the_readme_says(ledger: Ledger, record: SearchRe
             "auroc": {"mean": 0.8, "std": 0.0},
             "calibration_error": {"mean": pytest.approx(0.2), "std": 0.0},
         },
+        "intervals": {},
     }
     first, *_, failed = result["trials"]
     assert first["folds"][0]["stages"] == [{"name": "classifier", "key": "k", "seconds": 1.5, "reused": False}]
     assert (failed["state"], failed["error"], failed["scores"]) == ("failed", "boom", {})
     assert result["trials"][3]["scores"]["auroc"] == {"mean": None, "std": None}
+
+
+def test_intervals_cover_the_pooled_predictions_and_do_not_depend_on_their_order(
+    ledger: Ledger, record: SearchRecord
+) -> None:
+    rng = np.random.default_rng(0)
+    rows = []
+    for index in range(60):
+        sick = float(np.clip(rng.normal(0.35 + 0.3 * (index % 2), 0.2), 0, 1))
+        rows.append(
+            Prediction(image=str(index), patient=f"p{index // 4}", label=index % 2, probabilities=(1 - sick, sick))
+        )
+    trial = replace(ledger.trial("t0001"), folds=(replace(fold(0, 0.5), predictions=tuple(rows)),))
+    shuffled = replace(trial, folds=(replace(fold(0, 0.5), predictions=tuple(reversed(rows))),))
+    found = intervals(trial, record)
+    labels = [each.label for each in rows]
+    assert found["auroc"].estimate == pytest.approx(roc_auc_score(labels, [each.probabilities[1] for each in rows]))
+    assert found["auroc"].low < found["auroc"].estimate < found["auroc"].high
+    assert found["balanced_accuracy"].low == pytest.approx(intervals(shuffled, record)["balanced_accuracy"].low)
 
 
 def test_best_yaml_names_the_trial_and_its_configuration(ledger: Ledger) -> None:
