@@ -149,9 +149,9 @@ def print_outcome(console: Console, ledger: Ledger) -> None:
 
 def _headline(record: SearchRecord, trials: Sequence[TrialResult]) -> list[str]:
     """The best trial and, beside it, no augmentation, each with its intervals."""
-    unaugmented = [trial for trial in trials if trial.reference == "none" and trial.state == "completed"]
-    shown = {f"Best, {trial.id} {policy(trial.config)}": trial for trial in rank(trials, record.metric)[:1]}
-    shown |= {f"No augmentation, {trial.id}": trial for trial in unaugmented}
+    ranked = rank(trials, record.metric)
+    shown = {f"Best, {trial.id} {policy(trial.config)}": trial for trial in ranked[:1]}
+    shown |= {f"No augmentation, {trial.id}": trial for trial in ranked[1:] if trial.reference == "none"}
     sentences = []
     for name, trial in shown.items():
         scores = [
@@ -197,7 +197,7 @@ def _leaderboard(record: SearchRecord, trials: Sequence[TrialResult]) -> Table:
     for trial in ranked + rest:
         place = str(ranked.index(trial) + 1) if trial in ranked else trial.state
         label = policy(trial.config) + (f" [reference: {trial.reference}]" if trial.reference else "")
-        cells = [format_score(trial.scores.get(name)) for name in shown]
+        cells = [format_score(trial.scores.get(name)) if trial.folds else "" for name in shown]
         table.add_row(place, trial.id, label.replace("[", r"\["), f"{len(trial.folds)}/{record.folds}", *cells)
     return table
 
