@@ -145,16 +145,16 @@ def _draw_heart(rng: np.random.Generator, *, diseased: bool) -> _Heart:
     """Draw a patient. Diseased hearts are thick-walled or dilated, the former more often, and more fibrotic."""
     cavity, wall, septal_excess, fibrosis = 21.0, 8.0, 0.05, 0.1
     if diseased and rng.random() < 0.6:
-        cavity, wall, septal_excess, fibrosis = 16.5, 13.0, 0.15, 0.9
+        cavity, wall, septal_excess, fibrosis = 16.5, 13.0, 0.15, 0.7
     elif diseased:
-        cavity, wall, septal_excess, fibrosis = 29.0, 6.5, 0.05, 0.9
+        cavity, wall, septal_excess, fibrosis = 29.0, 6.5, 0.05, 0.7
     return _Heart(
         spacing=round(float(rng.uniform(1.2, 1.4)), 3),
         centre=(float(rng.normal(0, 3)), float(rng.normal(0, 3))),
         angle=float(rng.normal(0, 0.25)),
-        cavity=float(np.clip(rng.normal(cavity, 1.6), 13, 32)),
+        cavity=float(np.clip(rng.normal(cavity, 2.2), 13, 32)),
         flattening=float(rng.uniform(0.9, 1.0)),
-        wall=float(np.clip(rng.normal(wall, 0.8), 4.5, 15)),
+        wall=float(np.clip(rng.normal(wall, 1.1), 4.5, 15)),
         septal_excess=float(rng.normal(septal_excess, 0.06)),
         fibrosis=float(np.clip(rng.normal(fibrosis, 0.2), 0, 1)),
         right_ventricle=float(rng.uniform(0.85, 1.2)),
