@@ -59,7 +59,7 @@ def pool(fitted: FittedGenerator, like: ImageSet, *, seed: int) -> ImageSet:
 
 
 def score(train: ImageSet, test: ImageSet, *, epochs: int, seed: int) -> dict[str, float]:
-    """Balanced accuracy on the test images, with its interval, of a small CNN trained on ``train``."""
+    """Balanced accuracy and AUROC on the test images, with intervals, of a small CNN trained on ``train``."""
     classifier = train_classifier(
         ClassifierConfig(name="small_cnn", epochs=epochs),
         Real(RealConfig()),
@@ -72,12 +72,18 @@ def score(train: ImageSet, test: ImageSet, *, epochs: int, seed: int) -> dict[st
         on_step=lambda done, total: None,
     )
     probabilities_NK = classifier.probabilities(test.images_NCHW)
-    interval = bootstrap_by_patient(test.labels_N, probabilities_NK, test.patients, positive=0, seed=seed)[
-        "balanced_accuracy"
-    ]
-    if interval is None:
-        return {}
-    return {"balanced_accuracy": interval.estimate, "low": interval.low, "high": interval.high}
+    intervals = bootstrap_by_patient(test.labels_N, probabilities_NK, test.patients, positive=0, seed=seed)
+    accuracy, auroc = intervals["balanced_accuracy"], intervals["auroc"]
+    if accuracy is None or auroc is None:
+        raise SystemExit("the test fold has too few patients for an interval; use fewer --folds")
+    return {
+        "balanced_accuracy": accuracy.estimate,
+        "low": accuracy.low,
+        "high": accuracy.high,
+        "auroc": auroc.estimate,
+        "auroc_low": auroc.low,
+        "auroc_high": auroc.high,
+    }
 
 
 def measure(train: ImageSet, test: ImageSet, *, name: str, settings: dict[str, Any], epochs: int, seed: int) -> Any:
@@ -92,10 +98,11 @@ def measure(train: ImageSet, test: ImageSet, *, name: str, settings: dict[str, A
 
 def show(row: dict[str, Any], chance: float) -> None:
     """Print one row."""
-    verdict = "above chance" if row.get("low", 0) > chance else "not above chance"
+    verdict = "above chance" if row["low"] > chance else "not above chance"
     print(
         f"{row['generator']:>8} {row.get('steps', ''):>6} steps {row['cpu_seconds']:7.1f} s of CPU   balanced accuracy "
-        f"{row['balanced_accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}]   {verdict} ({chance:.3f})",
+        f"{row['balanced_accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}] {verdict} ({chance:.2f})   "
+        f"AUROC {row['auroc']:.3f} [{row['auroc_low']:.3f}, {row['auroc_high']:.3f}]",
         flush=True,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -36,7 +37,15 @@ class Dcgan:
         self, state: Mapping[str, Tensor], history: History, *, n_classes: int, pixels: int, device: torch.device
     ) -> FittedGan:
         """The fitted generator whose ``state()`` and ``history`` these are."""
-        return load_gan(self._config, state, history, n_classes=n_classes, pixels=pixels, device=device)
+        return load_gan(
+            partial(_network, self._config),
+            state,
+            history,
+            per_class=self._config.per_class,
+            n_classes=n_classes,
+            pixels=pixels,
+            device=device,
+        )
 
     def _train(
         self, images: TrainingImages, *, seed: int, device: torch.device, on_step: Callable[[int], None]
@@ -78,7 +87,7 @@ def _networks(
 ) -> tuple[DcganGenerator, DcganDiscriminator]:
     pixels, n_classes = images.images_NCHW.shape[-1], images.n_classes
     network = create(
-        lambda: DcganGenerator(pixels=pixels, latent_size=config.latent_size, width=config.width, n_classes=n_classes),
+        lambda: _network(config, pixels, n_classes),
         rng=seeding.generator(seed, "generator"),
         device=device,
     )
@@ -88,3 +97,9 @@ def _networks(
         device=device,
     )
     return network, discriminator
+
+
+def _network(config: DcganConfig, pixels: int, n_classes: int) -> DcganGenerator:
+    return DcganGenerator(
+        pixels=pixels, latent_size=config.latent_size, width=config.width, n_classes=n_classes, class_code=False
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -59,7 +60,15 @@ class Egan:
         self, state: Mapping[str, Tensor], history: History, *, n_classes: int, pixels: int, device: torch.device
     ) -> FittedGan:
         """The fitted generator whose ``state()`` and ``history`` these are."""
-        return load_gan(self._config, state, history, n_classes=n_classes, pixels=pixels, device=device)
+        return load_gan(
+            partial(_network, self._config),
+            state,
+            history,
+            per_class=self._config.per_class,
+            n_classes=n_classes,
+            pixels=pixels,
+            device=device,
+        )
 
     def _train(
         self, images: TrainingImages, *, seed: int, device: torch.device, on_step: Callable[[int], None]
@@ -81,9 +90,7 @@ class _Evolution:
         pixels, n_classes = images.images_NCHW.shape[-1], images.n_classes
         networks = [
             create(
-                lambda: DcganGenerator(
-                    pixels=pixels, latent_size=config.latent_size, width=config.width, n_classes=n_classes
-                ),
+                lambda: _network(config, pixels, n_classes),
                 rng=seeding.generator(seed, f"generator{index}"),
                 device=device,
             )
@@ -203,3 +210,9 @@ def _individual(network: DcganGenerator) -> Individual:
     parameters = tuple(each.detach().clone() for each in network.parameters())
     buffers = tuple(each.clone() for each in network.buffers())
     return Individual(parameters=parameters, buffers=buffers, moments=no_moments(parameters))
+
+
+def _network(config: EganConfig, pixels: int, n_classes: int) -> DcganGenerator:
+    return DcganGenerator(
+        pixels=pixels, latent_size=config.latent_size, width=config.width, n_classes=n_classes, class_code=True
+    )

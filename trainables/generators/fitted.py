@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from spaces.config import DcganConfig, EganConfig
 from trainables.errors import FinalTrialError
 from trainables.generators.base import History
 from trainables.generators.networks.dcgan import DcganGenerator
@@ -97,10 +96,11 @@ class FittedGan:
 
 
 def load_gan(
-    config: DcganConfig | EganConfig,
+    make: Callable[[int, int], DcganGenerator],
     state: Mapping[str, Tensor],
     history: History,
     *,
+    per_class: bool,
     n_classes: int,
     pixels: int,
     device: torch.device,
@@ -108,9 +108,10 @@ def load_gan(
     """The fitted generator that was saved as ``state``.
 
     Args:
-        config: what it was trained with.
+        make: a network of (pixels, number of classes).
         state: as from ``FittedGan.state``.
         history: as from ``FittedGan.history``.
+        per_class: whether each class has a network of its own.
         n_classes: of the training set.
         pixels: of the training set.
         device: where to compute.
@@ -119,22 +120,15 @@ def load_gan(
         RuntimeError: the state belongs to another configuration.
     """
     seen = tuple(bool(known) for known in state["seen_K"])
-    names = (
-        [network_name(index) for index in range(n_classes) if seen[index]] if config.per_class else [network_name(None)]
-    )
+    names = [network_name(index) for index in range(n_classes) if seen[index]] if per_class else [network_name(None)]
     networks = {}
     for name in names:
         with torch.device("meta"):
-            network = DcganGenerator(
-                pixels=pixels,
-                latent_size=config.latent_size,
-                width=config.width,
-                n_classes=1 if config.per_class else n_classes,
-            )
+            network = make(pixels, 1 if per_class else n_classes)
         network.to_empty(device=device)
         prefix = f"{name}."
         network.load_state_dict(
             {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         )
         networks[name] = network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    return FittedGan(networks=networks, seen=seen, per_class=config.per_class, history=history)
+    return FittedGan(networks=networks, seen=seen, per_class=per_class, history=history)
