@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,17 +41,26 @@ class _Parser(argparse.ArgumentParser):
         raise SettingsError(f"{message}. Run with --help to see what there is.")
 
 
-def _positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return value
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1")
+    return int(text)
 
 
-def _positive_float(text: str) -> float:
-    value = float(text)
+def _seed(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number") from None
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0")
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 0")
     return value
 
 
@@ -83,27 +93,29 @@ def _search_parser() -> _Parser:
     what.add_argument("--list-spaces", action="store_true", help="print the named spaces and stop")
     what.add_argument("--describe", action="store_true", help="print the space, its bounds and meanings, and stop")
     what.add_argument("--budget", metavar="NAME", help=f"{', '.join(BUDGETS)} (quick: a demonstration)")
-    what.add_argument("--trials", type=_positive_int, metavar="N", help="how many configurations (the budget's)")
+    what.add_argument("--trials", type=_count, metavar="N", help="how many configurations (the budget's)")
     what.add_argument("--time-budget", type=_duration, metavar="TIME", help="stop after 90s, 15m, 2h, ...; resumable")
     what.add_argument("--metric", metavar="SCORE", help="the score to improve (balanced_accuracy)")
     what.add_argument("--sampler", metavar="NAME", help=f"{', '.join(SAMPLERS)} (tpe)")
     what.add_argument("--scheduler", metavar="NAME", help=f"{', '.join(SCHEDULERS)}: stop poor trials early (asha)")
-    what.add_argument("--seed", type=int, metavar="N", help="everything random descends from it (0)")
+    what.add_argument("--seed", type=_seed, metavar="N", help="everything random descends from it (0)")
     data = parser.add_argument_group("on which data")
     data.add_argument("--data", type=Path, metavar="PATH", help="folder or .npz (without it: an embedded phantom)")
     data.add_argument("--labels", metavar="FILE.csv", help="labels file, inside the data folder or a path (labels.csv)")
-    data.add_argument("--folds", type=_positive_int, metavar="K", help="cross-validation folds (the budget's)")
+    data.add_argument("--folds", type=_count, metavar="K", help="cross-validation folds (the budget's)")
     data.add_argument("--positive", metavar="CLASS", help="the diseased class of two, for sensitivity and specificity")
     data.add_argument("--slice", type=_slice, metavar="middle|N", help="which slice of 3-D files to take")
-    data.add_argument("--skip-bad-images", action="store_true", help="go on without unreadable images; they are listed")
+    data.add_argument(
+        "--skip-bad-images", action="store_const", const=True, help="go on without unreadable images; they are listed"
+    )
     where = parser.add_argument_group("where and how it runs")
     where.add_argument("--storage", type=Path, metavar="FOLDER", default=Path("searches"), help="(./searches)")
     where.add_argument("--name", metavar="NAME", help="the search's name (space, date and time)")
     where.add_argument("--resume", nargs="?", const="", metavar="NAME", help="go on with a search, or the latest")
     where.add_argument("--tracking-uri", metavar="URI", help=f"MLflow server or database ({DEFAULT_TRACKING_URI})")
-    where.add_argument("--concurrency", type=_positive_int, metavar="N", help="trials at once (by cores or GPUs)")
-    where.add_argument("--cpus-per-trial", type=_positive_int, metavar="N", help="(cores / concurrency)")
-    where.add_argument("--gpus-per-trial", type=_positive_float, metavar="X", help="may be a fraction (1 where any)")
+    where.add_argument("--concurrency", type=_count, metavar="N", help="trials at once (by cores or GPUs)")
+    where.add_argument("--cpus-per-trial", type=_count, metavar="N", help="(cores / concurrency)")
+    where.add_argument("--gpus-per-trial", type=_share, metavar="X", help="may be a fraction (1 where any)")
     where.add_argument("--address", metavar="HOST:PORT", help="join a Ray cluster, or 'auto'")
     return parser
 
@@ -136,11 +148,16 @@ def main(arguments: Sequence[str]) -> int:
         if arguments and arguments[0] in SUBCOMMANDS:
             return SUBCOMMANDS[arguments[0]][1](arguments[1:])
         if arguments and not arguments[0].startswith("-"):
-            raise SettingsError(f"'{arguments[0]}' is no subcommand; {nearest(arguments[0], SUBCOMMANDS)}.")
+            raise SettingsError(
+                f"'{arguments[0]}' is no subcommand, and options begin with '--'. {nearest(arguments[0], SUBCOMMANDS)}."
+            )
         return _search(arguments)
     except InputError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("Stopped before the search began.", file=sys.stderr)
         return 130
@@ -149,7 +166,7 @@ def main(arguments: Sequence[str]) -> int:
 def _search(arguments: Sequence[str]) -> int:
     given = _search_parser().parse_args(arguments)
     if given.list_spaces:
-        print(list_spaces(PRESETS))
+        print(list_spaces(PRESETS), flush=True)
         return 0
     if given.resume is not None:
         resumption = _resumption(given)
@@ -160,7 +177,7 @@ def _search(arguments: Sequence[str]) -> int:
     for note in notes:
         print(note)
     if given.describe:
-        print(describe_space(settings.space, settings.budget))
+        print(describe_space(settings.space, settings.budget), flush=True)
         return 0
     from search.runner import start_search
 
@@ -178,7 +195,7 @@ def _resources(given: argparse.Namespace) -> Resources:
 
 
 def _resumption(given: argparse.Namespace) -> Resumption:
-    fixed = [name for name in _FIXED_WHEN_RESUMED if getattr(given, name)]
+    fixed = [name for name in _FIXED_WHEN_RESUMED if getattr(given, name) is not None]
     if fixed:
         flag = "--" + fixed[0].replace("_", "-")
         raise SettingsError(
@@ -207,7 +224,7 @@ def _new_search(given: argparse.Namespace) -> tuple[NewSearch, list[str]]:
         labels=given.labels,
         slice_rule=given.slice,
         positive=given.positive,
-        skip_bad_images=given.skip_bad_images,
+        skip_bad_images=bool(given.skip_bad_images),
         trials=given.trials or budget.trials,
         folds=folds,
         seed=given.seed or 0,
@@ -238,16 +255,29 @@ def _metric(name: str) -> str:
 
 
 def _space(name: str, fixed: Sequence[str], budget: Budget) -> tuple[Space, list[str]]:
-    space = _load_space(name).with_defaults(budget.settings)
+    space = whole = _load_space(name).with_defaults(budget.settings)
     notes: list[str] = []
     for assignment in fixed:
         dimension, equals, value = assignment.partition("=")
         if not equals:
             raise SpaceError(f"--set {assignment} has no '='; write --set generator.name=egan.")
-        space, added = space.fix(dimension.strip(), value.strip())
+        space, added = _fix(space, dimension.strip(), value.strip(), whole)
         notes += [f"--set {note}." for note in added]
     check_space(space, budget)
     return space, notes
+
+
+def _fix(space: Space, dimension: str, value: str, whole: Space) -> tuple[Space, tuple[str, ...]]:
+    """Fix one dimension; a dimension that earlier options removed is told from one that never was."""
+    if dimension in whole.names and dimension not in space.names:
+        raise SpaceError(
+            f"--set {dimension}={value} names a dimension that does not exist under the --set options before it; "
+            f"leave one of them out."
+        )
+    try:
+        return space.fix(dimension, value)
+    except SpaceError as error:
+        raise SpaceError(f"--set {dimension}={value}: {error}") from None
 
 
 def _load_space(name: str) -> Space:

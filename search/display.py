@@ -21,9 +21,12 @@ _PLAIN_EVERY = 30.0
 
 
 def open_console() -> Console:
-    """Standard output: as wide as the terminal; without one, wide enough that no line of a table is broken."""
+    """Standard output: as wide as the terminal; without one, wide enough that few lines of a table are broken.
+
+    Markup is off: names of classes and texts of errors are printed as they are.
+    """
     terminal = sys.stdout.isatty()
-    return Console(width=None if terminal else 160, soft_wrap=not terminal)
+    return Console(width=None if terminal else 160, soft_wrap=not terminal, markup=False, highlight=False)
 
 
 class Display:
@@ -62,7 +65,7 @@ class Display:
 
     def say(self, sentence: str) -> None:
         """Print a sentence above the display."""
-        self._console.print(sentence, highlight=False)
+        self._console.print(sentence)
 
     def _loop(self) -> None:
         if not self._console.is_terminal:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import platform
 import time
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
@@ -35,9 +37,8 @@ def prepare(settings: NewSearch, allotment: Allotment, console: Console) -> Ledg
     positive = _positive(settings.positive, cohort.classes)
     tracking_uri = absolute_uri(settings.tracking_uri)
     check_server(tracking_uri)
-    folder = reserve(settings.storage, settings.name, settings.space.name)
     record = SearchRecord(
-        name=folder.name,
+        name="",
         space=settings.space,
         data=DataRecord(
             digest=cohort.digest,
@@ -62,14 +63,23 @@ def prepare(settings: NewSearch, allotment: Allotment, console: Console) -> Ledg
         created=time.time(),
         versions=_versions(),
     )
-    ledger = Ledger(folder)
+    ledger = Ledger(reserve(settings.storage, settings.name, settings.space.name))
+    record = replace(record, name=ledger.folder.name)
     ledger.write_search(record)
     _introduce(console, record, cohort)
     return ledger
 
 
 def absolute_uri(uri: str) -> str:
-    """A tracking address that means the same from every folder: SQLite paths are made absolute."""
+    """A tracking address that means the same from every folder: SQLite paths are made absolute.
+
+    Raises: SettingsError if it holds a password, which would be written into the search's record.
+    """
+    if "@" in uri and urlsplit(uri).password:
+        raise SettingsError(
+            "--tracking-uri holds a password, which would be written into the search's record; leave it out and set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or PGPASSWORD for PostgreSQL) instead."
+        )
     path = sqlite_path(uri) if scheme(uri) == "sqlite" else None
     return f"sqlite:///{path}" if path is not None else uri
 
@@ -105,6 +115,14 @@ def _check_metric(metric: str, classes: tuple[str, ...]) -> str:
 
 
 def _positive(given: str | None, classes: tuple[str, ...]) -> int:
+    """Index of the diseased class of two; with more classes there is none, and no score looks at it."""
+    if len(classes) > 2:
+        if given is not None:
+            raise SettingsError(
+                f"--positive '{given}' was given with {len(classes)} classes; it is for two. Scores of each class are "
+                f"named sensitivity_CLASS and specificity_CLASS."
+            )
+        return 0
     if given is None:
         return positive_class(classes)
     if given not in classes:
@@ -129,13 +147,13 @@ def _introduce(console: Console, record: SearchRecord, cohort: Cohort) -> None:
     kind = "synthetic phantom data" if data.is_phantom else data.source
     whose = f"{data.patients} patients" if data.patients_known else "no patient column: each image counts as a patient"
     console.print(f"Search {record.name}: {record.trials} trials, {record.folds} folds, budget {record.budget}")
-    console.print(f"Data: {kind}; {sum(data.counts)} images ({counts}), {whose}", highlight=False)
+    console.print(f"Data: {kind}; {sum(data.counts)} images ({counts}), {whose}")
     if len(data.classes) == 2:
-        console.print(f"Sensitivity is that of '{data.classes[data.positive]}' (--positive chooses)", highlight=False)
+        console.print(f"Sensitivity is that of '{data.classes[data.positive]}' (--positive chooses)")
     if cohort.bad_images:
         console.print(f"{len(cohort.bad_images)} unreadable images are left out:", style="yellow")
         for path, reason in cohort.bad_images[:20]:
-            console.print(f"  {path}: {reason}", highlight=False)
+            console.print(f"  {path}: {reason}")
     if cohort.near_duplicates:
         pairs = len(cohort.near_duplicates)
         first, second = cohort.near_duplicates[0]

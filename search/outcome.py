@@ -134,7 +134,7 @@ def print_outcome(console: Console, ledger: Ledger) -> None:
     record, trials = ledger.search(), ledger.trials()
     console.print(_leaderboard(record, trials))
     for sentence in _headline(record, trials):
-        console.print(sentence, highlight=False)
+        console.print(sentence)
     failed = [trial for trial in trials if trial.state == "failed"]
     if failed:
         table = Table(title="Failed trials", title_justify="left")
@@ -159,7 +159,7 @@ def _headline(record: SearchRecord, trials: Sequence[TrialResult]) -> list[str]:
             for score, interval in intervals(trial, record).items()
         ]
         if scores:
-            sentences.append(f"{name}: {', '.join(scores)}".replace("[", r"\["))
+            sentences.append(f"{name}: {', '.join(scores)}")
     if sentences:
         sentences.append("(all out-of-fold predictions together; 95 % intervals by bootstrap over patients)")
     return sentences
@@ -198,7 +198,7 @@ def _leaderboard(record: SearchRecord, trials: Sequence[TrialResult]) -> Table:
         place = str(ranked.index(trial) + 1) if trial in ranked else trial.state
         label = policy(trial.config) + (f" [reference: {trial.reference}]" if trial.reference else "")
         cells = [format_score(trial.scores.get(name)) if trial.folds else "" for name in shown]
-        table.add_row(place, trial.id, label.replace("[", r"\["), f"{len(trial.folds)}/{record.folds}", *cells)
+        table.add_row(place, trial.id, label, f"{len(trial.folds)}/{record.folds}", *cells)
     return table
 
 

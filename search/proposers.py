@@ -28,6 +28,8 @@ from trainables.seeding import stream
 STARTUP_TRIALS = 8
 """Told trials, reference policies included, before TPE models anything."""
 TOLD_TRIALS = 500
+_REDRAWS = 10
+GRID_LIMIT = 100_000
 GRID_POINTS = 3
 """Values per number on a grid: both bounds and the middle of the parameter's own scale."""
 
@@ -53,14 +55,32 @@ class RandomProposer:
 
     def propose(self, number: int, trials: Sequence[TrialResult]) -> Assignment | None:
         """See ``Proposer``."""
-        return self._space.sample(random.Random(stream(self._seed, f"proposal{number}")))  # noqa: S311 - no secret
+        return _untried(self._draw, number, trials)
+
+    def _draw(self, name: str) -> Assignment:
+        return self._space.sample(random.Random(stream(self._seed, name)))  # noqa: S311 - no secret
+
+
+def _untried(draw: Callable[[str], Assignment], number: int, trials: Sequence[TrialResult]) -> Assignment:
+    """A draw that is no trial yet, or one that is after a few attempts, as in a space with few configurations."""
+    tried = [trial.config for trial in trials]
+    names = [f"proposal{number}", *(f"proposal{number}/again{attempt}" for attempt in range(_REDRAWS))]
+    drawn: Assignment = {}
+    for name in names:
+        drawn = draw(name)
+        if drawn not in tried:
+            break
+    return drawn
 
 
 class GridProposer:
-    """Every configuration of a grid, each once, in an order shuffled by the seed so that a part of it is fair."""
+    """Every configuration of a grid, each once, in an order shuffled by the seed so that a part of it is fair.
+
+    Of a grid with more than ``GRID_LIMIT`` configurations only the first so many are tried.
+    """
 
     def __init__(self, space: Space, *, seed: int) -> None:
-        self._grid = list(itertools.islice(space.grid(GRID_POINTS), 100_000))
+        self._grid = list(itertools.islice(space.grid(GRID_POINTS), GRID_LIMIT))
         random.Random(stream(seed, "grid")).shuffle(self._grid)  # noqa: S311 - no secret
 
     def propose(self, number: int, trials: Sequence[TrialResult]) -> Assignment | None:
@@ -88,6 +108,10 @@ class TpeProposer:
 
     def propose(self, number: int, trials: Sequence[TrialResult]) -> Assignment | None:
         """See ``Proposer``."""
+        told = self._told(trials)
+        return _untried(lambda name: self._ask(name, told), number, trials)
+
+    def _ask(self, name: str, told: Sequence[FrozenTrial]) -> Assignment:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -96,10 +120,10 @@ class TpeProposer:
                 multivariate=True,
                 group=True,
                 constant_liar=True,
-                seed=stream(self._seed, f"proposal{number}") % 2**32,
+                seed=stream(self._seed, name) % 2**32,
             )
         study = optuna.create_study(direction="maximize" if self._maximize else "minimize", sampler=sampler)
-        study.add_trials(self._told(trials))
+        study.add_trials(told)
         return self._suggest(study.ask())
 
     def _told(self, trials: Sequence[TrialResult]) -> list[FrozenTrial]:

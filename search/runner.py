@@ -24,9 +24,9 @@ from search.inputs import absolute_uri, images_folder, prepare
 from search.outcome import print_outcome, write_outcome
 from search.settings import NewSearch, Resources, Resumption, SettingsError
 from search.storage import find_search
-from search.tuning import Allotment, Tuning, allot
+from search.tuning import Allotment, Tuning, allot, join_cluster
 from trainables.data.cohort import Cohort
-from trainables.leases import Lease, held
+from trainables.leases import DEAD_AFTER, Lease, held
 from trainables.ledger import SHARED, Ledger
 from trainables.stages import StageStore
 
@@ -85,9 +85,10 @@ class _Stop:
 def start_search(settings: NewSearch) -> int:
     """Run a new search to its end. Returns the exit code. Raises: InputError before any trial starts."""
     console = open_console()
-    allotment = allot(settings.resources, trials=settings.trials)
+    allotment = _allot(settings.resources, trials=settings.trials)
     ledger = prepare(settings, allotment, console)
-    return _run(ledger, allotment, settings.resources, console)
+    with _driving(ledger, console):
+        return _run(ledger, allotment, settings.resources, console)
 
 
 def resume_search(resumption: Resumption) -> int:
@@ -95,37 +96,53 @@ def resume_search(resumption: Resumption) -> int:
     console = open_console()
     ledger = find_search(resumption.storage, resumption.name)
     record = ledger.search()
-    tracking_uri = absolute_uri(resumption.tracking_uri) if resumption.tracking_uri else record.tracking_uri
-    check_server(tracking_uri)
-    Cohort.load(images_folder(ledger))
+    asked = resumption.resources.cpus_per_trial
+    if asked not in (None, record.threads):
+        raise SettingsError(
+            f"--cpus-per-trial {asked} differs from the {record.threads} of the search, which results depend on; "
+            f"leave it out."
+        )
     trials = resumption.trials or record.trials
     if trials < record.trials:
         raise SettingsError(
-            f"--trials {trials} is less than the {record.trials} that '{record.name}' was started with; give more, or "
-            f"leave it out."
+            f"--trials {trials} is less than the {record.trials} that '{ledger.folder.name}' was started with; give "
+            f"more, or leave it out."
         )
-    allotment = replace(allot(resumption.resources, trials=trials, threads=record.threads), cpus=record.threads)
-    if resumption.resources.cpus_per_trial not in (None, record.threads):
-        raise SettingsError(
-            f"--cpus-per-trial {resumption.resources.cpus_per_trial} differs from the {record.threads} of the search, "
-            f"which results depend on; leave it out."
-        )
-    ended = sum(trial.state != "unfinished" for trial in ledger.trials())
-    console.print(f"Going on with {record.name}: {ended} of {trials} trials have ended", highlight=False)
-    with _driving(ledger):
-        ledger.write_search(replace(record, trials=trials, tracking_uri=tracking_uri))
-    return _run(ledger, allotment, resumption.resources, console)
+    tracking_uri = absolute_uri(resumption.tracking_uri or record.tracking_uri)
+    check_server(tracking_uri)
+    Cohort.load(images_folder(ledger))
+    with _driving(ledger, console):
+        allotment = _allot(resumption.resources, trials=trials, threads=record.threads)
+        ended = sum(trial.state != "unfinished" for trial in ledger.trials())
+        console.print(f"Going on with {ledger.folder.name}: {ended} of {trials} trials have ended")
+        ledger.write_search(replace(record, name=ledger.folder.name, trials=trials, tracking_uri=tracking_uri))
+        return _run(ledger, allotment, resumption.resources, console)
+
+
+def _allot(resources: Resources, *, trials: int, threads: int | None = None) -> Allotment:
+    """Share the machine, or join the cluster asked for. Raises: SettingsError if a trial could never start."""
+    allotment = allot(resources, trials=trials, threads=threads)
+    if resources.address is not None:
+        join_cluster(resources.address, allotment)
+    return allotment
 
 
 @contextmanager
-def _driving(ledger: Ledger) -> Iterator[None]:
-    """Be the only driver of a search."""
+def _driving(ledger: Ledger, console: Console) -> Iterator[None]:
+    """Be the only driver of a search; stop as on SIGTERM if another takes it over.
+
+    Raises: SettingsError if another process drives it.
+    """
     lease = Lease(ledger.folder / "driver.lease")
-    if not lease.try_acquire():
+    free = lease.acquire(
+        timeout=DEAD_AFTER + 3,
+        on_wait=lambda: console.print(f"Looking whether {lease.holder()}, which ran this search, still lives"),
+    )
+    if not free:
         raise SettingsError(
-            f"the search '{ledger.folder.name}' is being run by another process; wait for it, or stop it first."
+            f"the search '{ledger.folder.name}' is being run by {lease.holder()}; wait for it, or stop it first."
         )
-    with held(lease):
+    with held(lease, on_lost=lambda: os.kill(os.getpid(), signal.SIGTERM)):
         yield
 
 
@@ -133,7 +150,7 @@ def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Co
     record = ledger.search()
     stop = _Stop()
     interrupted = True
-    with _driving(ledger), stop.handled():
+    with stop.handled():
         StageStore(ledger.storage / SHARED / "stages").sweep()
         tracker = LiveProjector(
             Projector(ledger, record.tracking_uri), on_message=lambda text: console.print(text, style="yellow")
@@ -143,7 +160,7 @@ def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Co
             tracker.start()
             with Display(console, ledger, running=tuning.running, concurrency=allotment.concurrency):
                 tuning.run()
-            interrupted = False
+            interrupted = any(trial.state == "unfinished" for trial in ledger.trials())
         except KeyboardInterrupt:
             if stop.exit_code is None:
                 raise
@@ -154,27 +171,29 @@ def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Co
     if not tracked:
         console.print("MLflow lacks the last results; they are on record, and --resume writes them.", style="yellow")
     print_outcome(console, ledger)
-    _next_steps(console, ledger, tracker, stopped=interrupted)
+    if tuning.exhausted:
+        console.print("Every configuration of the grid has been tried.")
+    _next_steps(console, ledger, tracker, more_to_do=not tuning.exhausted)
     if stop.exit_code is not None:
         return stop.exit_code
     return 1 if any(trial.state == "failed" for trial in ledger.trials()) else 0
 
 
-def _next_steps(console: Console, ledger: Ledger, tracker: LiveProjector, *, stopped: bool) -> None:
+def _next_steps(console: Console, ledger: Ledger, tracker: LiveProjector, *, more_to_do: bool) -> None:
     """Print the files and the exact next commands."""
-    record = ledger.search()
-    unfinished = sum(trial.state == "unfinished" for trial in ledger.trials())
+    record, trials = ledger.search(), ledger.trials()
+    ended = sum(trial.state != "unfinished" for trial in trials)
     storage = "" if ledger.storage == Path("searches").resolve() else f" --storage {shlex.quote(str(ledger.storage))}"
-    resume = f"python search/run.py --resume {record.name}{storage}"
-    console.print(f"\nResults: {ledger.folder / 'result.json'}", highlight=False)
+    resume = f"python search/run.py --resume {ledger.folder.name}{storage}"
+    console.print(f"\nResults: {ledger.folder / 'result.json'}")
     if (ledger.folder / "best.yaml").exists():
-        console.print(f"Best configuration: {ledger.folder / 'best.yaml'}", highlight=False)
+        console.print(f"Best configuration: {ledger.folder / 'best.yaml'}")
     command = ui_command(record.tracking_uri)
     if command is not None:
-        console.print(f"MLflow UI: {command}", highlight=False)
+        console.print(f"MLflow UI: {command}")
     if tracker.page is not None:
-        console.print(f"Trials in MLflow: {tracker.page}", highlight=False)
-    if stopped or unfinished or len(ledger.trials()) < record.trials:
-        console.print(f"Go on: {resume}", highlight=False)
-    else:
-        console.print(f"Search further: {resume} --trials {2 * record.trials}", highlight=False)
+        console.print(f"Trials in MLflow: {tracker.page}")
+    if ended < min(len(trials) + more_to_do, record.trials):
+        console.print(f"Go on: {resume}")
+    elif more_to_do:
+        console.print(f"Search further: {resume} --trials {2 * record.trials}")

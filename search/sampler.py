@@ -22,6 +22,8 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         wanted: how many trials the search shall have.
         settings: constant part of what each trial's process is told.
         may_propose: False once the time budget is spent.
+
+    ``exhausted`` says whether the proposer had no configuration left.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         self._wanted = wanted
         self._settings = settings
         self._may_propose = may_propose
+        self.exhausted = False
         self._waiting = [trial.id for trial in ledger.trials() if trial.state == "unfinished"]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -61,6 +64,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
             if name not in proposed:
                 return self._ledger.add_trial(dict(config), reference=name)
         config_or_none = self._proposer.propose(len(trials), trials)
+        self.exhausted = config_or_none is None
         return None if config_or_none is None else self._ledger.add_trial(config_or_none, reference=None)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from search.display import open_console
-from search.outcome import print_outcome, write_outcome
+from search.outcome import print_outcome
 from search.storage import find_search
 
 
 def show(storage: Path, name: str | None) -> int:
-    """Print a search's leaderboard, write its ``result.json`` anew. Raises: SettingsError if it is not there."""
+    """Print a search's leaderboard. Raises: SettingsError if it is not there."""
     ledger = find_search(storage, name)
-    write_outcome(ledger)
     print_outcome(open_console(), ledger)
     return 0

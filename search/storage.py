@@ -18,11 +18,24 @@ def find_search(storage: Path, name: str | None) -> Ledger:
     found = {path.parent.name: path.parent for path in storage.resolve().glob("*/search.json")}
     if not found:
         raise SettingsError(f"no search was found in {storage}; start one, or name its folder with --storage.")
-    if name is None:
-        return max((Ledger(folder) for folder in found.values()), key=lambda ledger: ledger.search().created)
-    if name not in found:
+    if name is not None and name not in found:
         raise SettingsError(f"no search '{name}' is in {storage}; {nearest(name, found)}.")
-    return Ledger(found[name])
+    created = {each: _created(folder) for each, folder in found.items()}
+    chosen = name if name is not None else max(created, key=lambda each: created[each] or 0.0)
+    if created[chosen] is None:
+        raise SettingsError(
+            f"'{found[chosen] / 'search.json'}' cannot be read as a search's record; it is damaged or of another "
+            f"version. Restore it, or name another search."
+        )
+    return Ledger(found[chosen])
+
+
+def _created(folder: Path) -> float | None:
+    """When a search was created; None if its record cannot be read."""
+    try:
+        return Ledger(folder).search().created
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def reserve(storage: Path, name: str | None, space: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from search.outcome import rank
 from search.proposers import build_proposer
 from search.sampler import LedgerSearcher
 from search.schedulers import build_scheduler
-from search.settings import Resources
+from search.settings import Resources, SettingsError
 from spaces.reference import reference_policies
 from trainables.ledger import Ledger
 from trainables.metrics.catalogue import maximizes
@@ -45,9 +46,20 @@ def allot(resources: Resources, *, trials: int, threads: int | None = None) -> A
         resources: as given on the command line.
         trials: how many there are to run; no more run at once.
         threads: CPU threads of a trial where a resumed search has fixed them.
+
+    Raises: SettingsError if a trial could never start.
     """
     cores = len(os.sched_getaffinity(0))
     devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if resources.address is None and (resources.gpus_per_trial or 0) > devices:
+        raise SettingsError(
+            f"--gpus-per-trial {resources.gpus_per_trial:g} is more than the {devices} GPUs that PyTorch finds on this "
+            f"machine; give less, or join a cluster with --address."
+        )
+    if resources.address is None and (resources.cpus_per_trial or 0) > cores:
+        raise SettingsError(
+            f"--cpus-per-trial {resources.cpus_per_trial} is more than the {cores} cores of this machine; give less."
+        )
     gpus = resources.gpus_per_trial if resources.gpus_per_trial is not None else float(min(devices, 1))
     cpus = resources.cpus_per_trial or threads
     most = int(devices / gpus) if gpus > 0 else cores // (cpus or 1)
@@ -84,8 +96,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.running.pop(trial.trial_id, None)
-        lines = str(trial.get_error() or "the worker process died").strip().splitlines()
-        self._ledger.end_trial(trial.config[TRIAL], "failed", error=f"the worker process died: {lines[-1]}")
+        self._ledger.end_trial(trial.config[TRIAL], "failed", error=_reason(trial.get_error()))
         self._on_change()
 
     def _drop_weights(self) -> None:
@@ -94,6 +105,14 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         for trial in trials:
             if trial.state != "unfinished" and trial.id not in keep:
                 shutil.rmtree(self._ledger.trial_folder(trial.id) / WEIGHTS, ignore_errors=True)
+
+
+def _reason(error: object) -> str:
+    """One line for what ended a worker process, twice in a row."""
+    lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
+    if not lines or "ActorDied" in str(error) or "ActorUnavailable" in str(error):
+        return "the trial's process died twice (killed, or out of memory)"
+    return lines[-1]
 
 
 class Tuning:
@@ -117,6 +136,7 @@ class Tuning:
         on_start: Callable[[], None],
     ) -> None:
         self._on_start = on_start
+        self._searcher: LedgerSearcher | None = None
         self._ledger = ledger
         self._record = ledger.search()
         self._allotment = allotment
@@ -127,9 +147,15 @@ class Tuning:
         """Ids of the trials that are computed at this moment."""
         return sorted(self._watch.running.values())
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether the sampler had no configuration left to propose."""
+        return self._searcher is not None and self._searcher.exhausted
+
     def run(self) -> None:
         """Run until all trials have ended or the time budget is spent."""
-        _start_ray(self._resources.address, self._allotment)
+        if not ray.is_initialized():
+            _start_ray(self._allotment)
         try:
             self._on_start()
             self._tuner().fit()
@@ -140,7 +166,7 @@ class Tuning:
         record, allotment = self._record, self._allotment
         maximize = maximizes(record.metric)
         deadline = time.monotonic() + (self._resources.time_budget or float("inf"))
-        searcher = LedgerSearcher(
+        self._searcher = LedgerSearcher(
             self._ledger,
             build_proposer(record.sampler, record.space, seed=record.seed, metric=record.metric, maximize=maximize),
             references=reference_policies(record.space),
@@ -155,7 +181,7 @@ class Tuning:
         return tune.Tuner(
             tune.with_resources(FoldTrainable, {"cpu": allotment.cpus, "gpu": allotment.gpus}),
             tune_config=tune.TuneConfig(
-                search_alg=searcher,
+                search_alg=self._searcher,
                 scheduler=scheduler,
                 num_samples=-1,
                 max_concurrent_trials=allotment.concurrency,
@@ -178,8 +204,59 @@ def _next_attempt(folder: Path) -> int:
     return max(taken, default=0) + 1
 
 
-def _start_ray(address: str | None, allotment: Allotment) -> None:
-    """Join the cluster at ``address``, or start Ray on this machine alone."""
+def join_cluster(address: str, allotment: Allotment) -> None:
+    """Connect to a running Ray cluster.
+
+    Args:
+        address: HOST:PORT of its head, or "auto" for the one this machine belongs to.
+        allotment: what each trial shall have.
+
+    Raises:
+        SettingsError: nothing answers there, or no node is large enough for a trial.
+    """
+    host, _, port = address.rpartition(":")
+    if address != "auto" and not (host and port.isdigit() and _answers(host, int(port))):
+        raise SettingsError(f"--address {address} does not answer; give HOST:PORT of a running Ray head, or 'auto'.")
+    _set_environment()
+    try:
+        ray.init(address=address, **_QUIET)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SettingsError(f"--address {address} cannot be joined ({reason}); check the head and its token.") from None
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(node.get("CPU", 0) >= allotment.cpus and node.get("GPU", 0) >= allotment.gpus for node in nodes):
+        ray.shutdown()
+        raise SettingsError(
+            f"no node of the cluster at {address} has {allotment.cpus} CPUs and {allotment.gpus:g} GPUs for one trial; "
+            f"give less with --cpus-per-trial and --gpus-per-trial."
+        )
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+
+
+def _start_ray(allotment: Allotment) -> None:
+    """Start Ray on this machine alone, on loopback."""
+    _set_environment()
+    ray.init(
+        num_cpus=max(allotment.concurrency * allotment.cpus, 1),
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+        object_store_memory=_OBJECT_STORE_BYTES,
+        **_QUIET,
+    )
+
+
+def _set_environment() -> None:
+    """Tell Ray and its processes where this project lies, and to leave logging, files and signals to it."""
     root = str(Path(__file__).resolve().parent.parent)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     os.environ.update(
@@ -192,15 +269,4 @@ def _start_ray(address: str | None, allotment: Allotment) -> None:
         RAY_USAGE_STATS_ENABLED="0",
         RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
     )
-    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    if address is not None:
-        ray.init(address=address, **common)
-        return
-    ray.init(
-        num_cpus=max(allotment.concurrency * allotment.cpus, 1),
-        include_dashboard=False,
-        _node_ip_address="127.0.0.1",
-        object_store_memory=_OBJECT_STORE_BYTES,
-        **common,
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -13,6 +14,9 @@ import yaml
 
 from spaces.errors import SpaceError, nearest
 from spaces.parameter import Choice, Float, Int, Parameter, Value, format_value, parse_value
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
+"""What a space may be called: searches and their folders are named after it."""
 
 Assignment: TypeAlias = dict[str, Value]
 """Flat dotted names to values, for exactly the dimensions that exist together."""
@@ -61,6 +65,11 @@ class Space:
     description: str = ""
 
     def __post_init__(self) -> None:
+        if not NAME_PATTERN.fullmatch(self.name):
+            raise SpaceError(
+                f"a space is named '{self.name}'; give it 1 to 40 letters, digits, '.', '_' or '-', beginning with a "
+                f"letter or digit."
+            )
         known: dict[str, Parameter] = {}
         for dimension in self.dimensions:
             if dimension.name in known:

@@ -21,7 +21,18 @@ from pathlib import Path
 
 BEAT_EVERY = 1.0
 DEAD_AFTER = 10.0
-_HOST = f"{socket.gethostname()}-{uuid.getnode():x}"
+
+
+def _host() -> str:
+    """A name of this machine since it started, and of the container in it: where process numbers are comparable."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{socket.gethostname()}-{boot}-{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return f"{socket.gethostname()}-{uuid.uuid4().hex}"
+
+
+_HOST = _host()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +89,7 @@ class Lease:
 
     def try_acquire(self) -> bool:
         """Take the lease if it is free or its holder is dead; poll this."""
-        if self._create():
+        if not self._path.exists() and self._create():
             return True
         holder = _read(self._path)
         if not self._is_dead(holder):
@@ -86,11 +97,36 @@ class Lease:
         self._break(holder)
         return self._create()
 
-    def beat(self, count: int) -> None:
-        """Say that the holder lives; does nothing if the lease was lost."""
+    def acquire(self, *, timeout: float, on_wait: Callable[[], None] = lambda: None) -> bool:
+        """Try for ``timeout`` seconds; one longer than ``DEAD_AFTER`` outlasts a dead holder of any host.
+
+        ``on_wait`` is called once if the lease is not free at once.
+        """
+        start, waiting = self._clock(), False
+        while not self.try_acquire():
+            if self._clock() - start >= timeout:
+                return False
+            if not waiting:
+                waiting = True
+                on_wait()
+            time.sleep(0.2)
+        return True
+
+    def holder(self) -> str:
+        """The process that holds the lease, in words; empty if it is free."""
         holder = _read(self._path)
-        if holder is not None and holder.token == self._token:
-            self._write_over(count)
+        if holder is None:
+            return ""
+        pid, _, rest = holder.process.partition(".")
+        return f"process {pid} on {rest.partition('.')[2].partition('-')[0]}"
+
+    def beat(self, count: int) -> bool:
+        """Say that the holder lives; False if the lease was lost."""
+        holder = _read(self._path)
+        if holder is None or holder.token != self._token:
+            return False
+        self._write_over(count)
+        return True
 
     def release(self) -> None:
         """Free the lease if it is still this holder's."""
@@ -114,8 +150,19 @@ class Lease:
             os.link(temporary, self._path)
         except FileExistsError:
             return False
+        except OSError:
+            return self._create_without_links()
         finally:
             temporary.unlink(missing_ok=True)
+        return True
+
+    def _create_without_links(self) -> bool:
+        """Exclusive creation on file systems that have no hard links."""
+        try:
+            with self._path.open("x", encoding="utf-8") as file:
+                file.write(self._content(0))
+        except FileExistsError:
+            return False
         return True
 
     def _write_over(self, beat: int) -> None:
@@ -140,12 +187,21 @@ class Lease:
         aside = self._path.with_name(f"{self._path.name}.{uuid.uuid4().hex}.dead")
         with suppress(FileNotFoundError):
             self._path.rename(aside)
+            taken = _read(aside)
+            if taken is not None and (holder is None or taken.token != holder.token):
+                # another process was faster and holds the lease rightfully: give it back
+                with suppress(OSError):
+                    os.link(aside, self._path)
             aside.unlink(missing_ok=True)
 
 
 @contextmanager
-def held(lease: Lease) -> Iterator[None]:
-    """Keep an acquired lease alive by a heartbeat thread, and release it at the end."""
+def held(lease: Lease, *, on_lost: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Keep an acquired lease alive by a heartbeat thread, and release it at the end.
+
+    ``on_lost`` is called once, in that thread, if another process has taken the lease, as it may after this one was
+    suspended for long.
+    """
     done = threading.Event()
 
     def keep_alive() -> None:
@@ -153,7 +209,9 @@ def held(lease: Lease) -> Iterator[None]:
         while not done.wait(BEAT_EVERY):
             count += 1
             with suppress(OSError):
-                lease.beat(count)
+                if not lease.beat(count):
+                    on_lost()
+                    return
 
     thread = threading.Thread(target=keep_alive, name="lease-heartbeat", daemon=True)
     thread.start()

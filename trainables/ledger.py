@@ -92,10 +92,6 @@ class Ledger:
         """The storage that the search lies in."""
         return self.folder.parent
 
-    def exists(self) -> bool:
-        """Whether a search has been recorded here."""
-        return (self.folder / "search.json").is_file()
-
     def write_search(self, record: SearchRecord) -> None:
         """Record the search, or that more trials of it are wanted."""
         write_json(self.folder / "search.json", record.to_dict())
@@ -117,12 +113,19 @@ class Ledger:
 
     def add_trial(self, config: Assignment, *, reference: str | None) -> str:
         """Record a proposed trial under the next id, which is returned. For the driver alone."""
-        known = self.trial_ids()
-        trial_id = f"t{int(known[-1][1:]) + 1 if known else 0:04d}"
-        folder = self.trial_folder(trial_id)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "trial.json", {"config": config, "reference": reference, "created": time.time()})
-        return trial_id
+        trials = self.folder / "trials"
+        trials.mkdir(parents=True, exist_ok=True)
+        taken = [int(path.name[1:]) for path in trials.glob("t*") if path.name[1:].isdigit()]
+        for number in range(max(taken, default=-1) + 1, 10**8):
+            trial_id = f"t{number:04d}"
+            try:
+                self.trial_folder(trial_id).mkdir()
+            except FileExistsError:
+                continue
+            proposed = {"config": config, "reference": reference, "created": time.time()}
+            write_json(self.trial_folder(trial_id) / "trial.json", proposed)
+            return trial_id
+        raise RuntimeError(f"'{trials}' has no id left for another trial.")
 
     def record_fold(self, trial_id: str, result: FoldResult) -> None:
         """Record a finished fold; one that is recorded already stays as it is."""

@@ -116,7 +116,7 @@ class StageStore:
             if manifest["files"] == _digests(folder):
                 record = StageRecord(name=stage, key=digest, seconds=manifest["seconds"], reused=True)
                 return Stage(folder=folder, record=record)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             pass
         self._discard(folder)
         return None

@@ -26,7 +26,7 @@ def run_trial(
         A fold's result and classifier, as soon as it is finished.
 
     Raises:
-        FinalTrialError, RetryableTrialError: as ``run_fold``.
+        FinalTrialError: as ``run_fold``.
     """
     for split in splits:
         if split.fold not in finished:

@@ -12,6 +12,7 @@ from ray import tune
 from safetensors.torch import save_file
 
 from spaces.config import trial_config
+from trainables.errors import RetryableTrialError
 from trainables.results import FoldResult, summarise
 from trainables.session import Session, use_threads
 from trainables.trial import best_device, run_trial
@@ -29,7 +30,8 @@ class FoldTrainable(tune.Trainable):  # type: ignore[misc]
 
     Its configuration: ``search`` (folder of the search), ``trial`` (id in the ledger), ``gpus`` (share of a GPU).
     A fold that the ledger has already is reported again, not computed. What goes wrong is recorded in the ledger
-    as the trial's end and reported as a finished trial, so that the process lives on.
+    as the trial's end and reported as a finished trial, so that the process lives on; lack of memory and failed
+    input or output are raised, so that Tune tries the trial once more in a new process.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -56,6 +58,8 @@ class FoldTrainable(tune.Trainable):  # type: ignore[misc]
         ledger = self._session.ledger
         try:
             self._results.append(self._fold(len(self._results)))
+        except (torch.OutOfMemoryError, MemoryError, OSError) as error:
+            raise RetryableTrialError(f"{type(error).__name__}: {error}") from error
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
             ledger.end_trial(self._trial_id, "failed", error=message)

@@ -63,7 +63,7 @@ def started(tmp_path: Path, data: Path, *more: str) -> list[str]:
         (["--set", "generator.nam=egan"], "did you mean 'generator.name'"),
         (["--set", "generator.name=egn"], "is not one of dcgan, egan"),
         (["--set", "generator.gamma"], "has no '='"),
-        (["--set", "mixer.name=real", "--set", "generator.name=egan"], "no dimension 'generator.name'"),
+        (["--set", "mixer.name=real", "--set", "generator.name=egan"], "under the --set options before it"),
         (["--metric", "acuracy"], "did you mean 'accuracy'"),
         (["--sampler", "tep"], "did you mean 'tpe'"),
         (["--scheduler", "ahsa"], "did you mean 'asha'"),
@@ -76,6 +76,11 @@ def started(tmp_path: Path, data: Path, *more: str) -> list[str]:
         (["--labels", "x.csv"], "without --data"),
         (["--resume", "x", "--seed", "3"], "--seed is fixed when a search starts"),
         (["serach"], "no subcommand"),
+        (["--trials", "x"], "'x' is no whole number from 1"),
+        (["--resume", "--seed", "0"], "--seed is fixed when a search starts"),
+        (["--gpus-per-trial", "64"], "more than the"),
+        (["--cpus-per-trial", "4096"], "more than the"),
+        (["--address", "127.0.0.1:9", "--gpus-per-trial", "0"], "--address 127.0.0.1:9 does not answer"),
     ],
 )
 def test_a_wrong_flag_is_refused_with_the_nearest_valid_one(
@@ -104,6 +109,12 @@ def test_describe_prints_bounds_defaults_and_meanings(capsys: pytest.CaptureFixt
     for dimension in PRESETS["genmix"].fix("generator.name", "egan")[0].dimensions:
         assert dimension.parameter.meaning in out
         assert f"{dimension.name}: {dimension.parameter.domain()}" in out
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    command = f"{sys.executable} search/run.py --describe | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_resuming_what_is_not_there_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -153,6 +164,19 @@ def test_mixed_channel_counts(capsys: pytest.CaptureFixture[str], tmp_path: Path
 def test_a_tracking_server_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path, data: Path) -> None:
     arguments = [*started(tmp_path, data)[:-1], "http://127.0.0.1:9"]
     assert "http://127.0.0.1:9" in refusal(capsys, *arguments)
+
+
+def test_a_password_in_the_tracking_address(capsys: pytest.CaptureFixture[str], tmp_path: Path, data: Path) -> None:
+    said = refusal(capsys, *started(tmp_path, data)[:-1], "http://me:secret@127.0.0.1:9")
+    assert "holds a password" in said
+    assert "secret" not in said
+
+
+def test_a_damaged_record_hides_no_other_search(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "search.json").write_text("{")
+    assert "cannot be read as a search's record" in refusal(capsys, "show", "broken", "--storage", str(tmp_path))
+    assert "cannot be read as a search's record" in refusal(capsys, "--resume", "--storage", str(tmp_path))
 
 
 def test_a_refused_search_leaves_no_search_behind(

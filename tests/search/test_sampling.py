@@ -85,6 +85,16 @@ def test_tpe_is_told_the_best_and_the_latest_of_many_trials() -> None:
     assert SPACE.contains(tpe.propose(1500, trials) or {})
 
 
+def test_what_was_tried_is_not_proposed_again_while_there_is_something_else() -> None:
+    text = "{name: c, dimensions: [{name: affine, type: choice, options: [false, true], default: false}]}"
+    space = space_from_yaml(text, source="test")
+    for name in ("random", "tpe"):
+        for number in range(20):
+            tried = trial(0, {"affine": bool(number % 2)}, [0.5])
+            ours = build_proposer(name, space, seed=number, metric="auroc", maximize=True)
+            assert ours.propose(1, [tried]) == {"affine": not number % 2}
+
+
 def test_a_grid_is_tried_once_and_ends() -> None:
     text = "{name: g, dimensions: [{name: affine, type: choice, options: [false, true], default: false}]}"
     grid = GridProposer(space_from_yaml(text, source="test"), seed=0)

@@ -73,7 +73,7 @@ def test_an_unknown_name_or_impossible_value_is_refused(flat: dict[str, object],
 
 def test_a_space_over_names_or_bounds_that_no_trial_understands_is_refused() -> None:
     dimension = "{{name: x, dimensions: [{{name: {}, type: float, low: {}, high: {}, default: 1}}]}}"
-    with pytest.raises(SpaceError, match="did you mean 'classifier.learning_rate'"):
+    with pytest.raises(SpaceError, match=r"did you mean 'classifier\.learning_rate'"):
         check_space(space_from_yaml(dimension.format("classifier.lerning_rate", 0.1, 1), source="t"), QUICK)
     with pytest.raises(SpaceError, match="at most 1"):
         check_space(space_from_yaml(dimension.format("classifier.learning_rate", 0.1, 2), source="t"), QUICK)

@@ -143,6 +143,7 @@ def test_a_grid_holds_every_combination_once(small: Space) -> None:
         ("{name: x, dimensions: [{name: a, type: choice, options: [], default: 1}]}", "at least one"),
         ("{name: x, dimensions: [{name: a, type: choice, options: [1], default: [1]}]}", "default"),
         ("{name: x, dimensions: [{name: a, type: int, low: 0, high: 1, default: 1, when: {b: [1]}}]}", "not a choice"),
+        ("{name: ../../evil, dimensions: [{name: a, type: int, low: 0, high: 1, default: 1}]}", "1 to 40 letters"),
         ("!!python/object/apply:os.system ['true']", "not valid YAML"),
     ],
 )

@@ -37,7 +37,6 @@ def test_a_search_record_survives_its_file(tmp_path: Path) -> None:
         tracking_uri="sqlite:///x", created=1.0, versions={"torch": "2"},
     )  # fmt: skip
     ledger = Ledger(tmp_path)
-    assert not ledger.exists()
     ledger.write_search(record)
     assert ledger.search() == record
 

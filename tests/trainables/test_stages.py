@@ -153,6 +153,28 @@ def test_a_lease_of_another_host_is_free_once_its_heartbeat_stands_still(
     assert not Lease(tmp_path / "lease").try_acquire()
 
 
+def test_a_driver_outlasts_a_dead_holder_of_another_host_and_gives_way_to_a_living_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "DEAD_AFTER", 0.5)
+    monkeypatch.setattr(leases, "BEAT_EVERY", 0.1)
+    monkeypatch.setattr(leases, "_HOST", "elsewhere")
+    holder = Lease(tmp_path / "lease")
+    assert holder.try_acquire()
+    monkeypatch.setattr(leases, "_HOST", "here")
+    lost: list[bool] = []
+    with held(holder, on_lost=lambda: lost.append(True)):
+        assert not Lease(tmp_path / "lease").acquire(timeout=1.5)
+        assert f"process {os.getpid()} on " in Lease(tmp_path / "lease").holder()
+        (tmp_path / "lease").unlink()
+        assert Lease(tmp_path / "lease").acquire(timeout=1.5)
+        time.sleep(0.5)
+    assert lost == [True]
+    abandoned = Lease(tmp_path / "lease")
+    monkeypatch.setattr(leases, "_HOST", "later")
+    assert abandoned.acquire(timeout=3.0)
+
+
 def test_a_held_lease_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "BEAT_EVERY", 0.02)
     lease = Lease(tmp_path / "lease")
