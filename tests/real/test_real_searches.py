@@ -22,7 +22,7 @@ pytestmark = [
 ]
 
 
-def tested_patients(trial: Path) -> list[set[str]]:
+def patients_of_folds(trial: Path) -> list[set[str]]:
     """The patients of each finished fold's out-of-fold predictions."""
     folds = [json.loads(path.read_text()) for path in sorted(trial.glob("fold_*.json"))]
     return [{each["patient"] for each in fold["predictions"]} for fold in folds]
@@ -46,7 +46,7 @@ def test_a_search_on_real_images_beats_chance_and_keeps_patients_apart(
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "s/real/result.json").read_text())
     assert result["best"]["scores"]["auroc"]["mean"] >= least_auroc
-    patients = {trial["id"]: tested_patients(tmp_path / "s/real/trials" / trial["id"]) for trial in result["trials"]}
+    patients = {trial["id"]: patients_of_folds(tmp_path / "s/real/trials" / trial["id"]) for trial in result["trials"]}
     for tested in patients.values():
         assert all(not one & other for one, other in itertools.combinations(tested, 2))
     assert sum(map(len, patients[result["best"]["trial"]])) == result["data"]["patients"]
