@@ -70,7 +70,7 @@ def test_a_search_ends_with_its_results_in_files_and_in_mlflow(workplace: Workpl
     kept = sorted(path.parent.name for path in workplace.folder.glob("searches/first/trials/*/weights"))
     assert kept == [best["trial"]]
     check_tracking(workplace.folder, 6)
-    for text in ("--resume first", "orderByKey=metrics", "demonstration", "expect less on new patients"):
+    for text in ("--resume first", "viewStateShareKey", "demonstration", "expect less on new patients"):
         assert text in done.stdout
     again = workplace.run(*workplace.new("--name", "first"))
     assert again.returncode == 2
@@ -160,7 +160,7 @@ def test_a_trial_that_fails_is_recorded_and_stops_no_other(workplace: Workplace)
 
 
 def test_a_time_budget_ends_the_search_and_leaves_it_resumable(workplace: Workplace) -> None:
-    done = workplace.run(*workplace.new("--trials", "500", "--name", "short", "--time-budget", "15s"))
+    done = workplace.run(*workplace.new("--trials", "500", "--name", "short", "--time-budget", "10s"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert 0 < len(workplace.result("short")["trials"]) < 500
     assert "Go on: python search/run.py --resume short" in done.stdout

@@ -38,7 +38,7 @@ def test_a_search_on_real_images_beats_chance_and_keeps_patients_apart(
     done = subprocess.run(
         [
             sys.executable, str(ROOT / "search" / "run.py"), "--space", "genmix",
-            "--data", str(Path(str(FOLDER)) / data), "--labels", labels, "--trials", "6", "--folds", "3",
+            "--data", str(Path(str(FOLDER)) / data), "--labels", labels, "--trials", "4", "--folds", "3",
             "--name", "real", "--storage", str(tmp_path / "s"), "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db",
         ],
         cwd=tmp_path, text=True, capture_output=True, timeout=280, check=False,
