@@ -87,9 +87,9 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
                 "egan": {
                     "steps": 500,
                     "batch_size": 32,
-                    "width": 24,
-                    "learning_rate": 5e-4,
-                    "evaluation_batch": 128,
+                    "width": 16,
+                    "learning_rate": 1e-3,
+                    "evaluation_batch": 64,
                 },
             },
         ),

@@ -100,6 +100,4 @@ def _networks(
 
 
 def _network(config: DcganConfig, pixels: int, n_classes: int) -> DcganGenerator:
-    return DcganGenerator(
-        pixels=pixels, latent_size=config.latent_size, width=config.width, n_classes=n_classes, class_code=False
-    )
+    return DcganGenerator(pixels=pixels, latent_size=config.latent_size, width=config.width, n_classes=n_classes)

@@ -213,6 +213,4 @@ def _individual(network: DcganGenerator) -> Individual:
 
 
 def _network(config: EganConfig, pixels: int, n_classes: int) -> DcganGenerator:
-    return DcganGenerator(
-        pixels=pixels, latent_size=config.latent_size, width=config.width, n_classes=n_classes, class_code=True
-    )
+    return DcganGenerator(pixels=pixels, latent_size=config.latent_size, width=config.width, n_classes=n_classes)

@@ -18,7 +18,7 @@ def rng(seed: int = 0) -> torch.Generator:
 
 def generator(*, pixels: int = 32, n_classes: int = 3) -> DcganGenerator:
     return create(
-        lambda: DcganGenerator(pixels=pixels, latent_size=8, width=16, n_classes=n_classes, class_code=True),
+        lambda: DcganGenerator(pixels=pixels, latent_size=8, width=16, n_classes=n_classes),
         rng=rng(),
         device=CPU,
     )

@@ -137,9 +137,7 @@ def test_spread_and_displacement_are_relative_to_what_they_say() -> None:
 
 
 def test_settled_statistics_are_those_of_the_final_weights() -> None:
-    network = create(
-        lambda: DcganGenerator(pixels=32, latent_size=8, width=4, n_classes=2, class_code=True), rng=rng(), device=CPU
-    )
+    network = create(lambda: DcganGenerator(pixels=32, latent_size=8, width=4, n_classes=2), rng=rng(), device=CPU)
     labels_N = torch.arange(512) % 2
     latents_NL = torch.randn(512, 8, generator=rng(1))
     with torch.no_grad():
