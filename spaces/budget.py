@@ -74,8 +74,8 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
             "standard",
             folds=5,
             trials=50,
-            note="twice the shortest trainings at which every generator's synthetic-only score is above chance (X-rays, three "
-            "seeds)",
+            note="twice the shortest trainings at which every generator's synthetic-only score is above chance "
+            "(X-rays, three seeds)",
             settings={
                 "preprocess.pixels": 32,
                 "classifier.name": "small_cnn",
