@@ -66,6 +66,7 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
                     "batch_size": 32,
                     "width": 16,
                     "learning_rate": 1e-3,
+                    "discriminator_steps": 1,
                     "evaluation_batch": 64,
                 },
             },
