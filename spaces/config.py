@@ -8,14 +8,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from spaces.budget import Budget
-from spaces.errors import ConfigError, SpaceError, nearest
+from spaces.errors import ConfigError, SpaceError, nearest, require
+from spaces.generators import GENERATORS, GeneratorConfig, NoGeneratorConfig
 from spaces.parameter import Choice, Value
 from spaces.space import Assignment, Space, digest_of
-
-
-def _require(holds: bool, name: str, value: object, expected: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name} is {value!r}; expected {expected}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,75 +23,18 @@ class PreprocessConfig:
     high_percentile: float = 99.5
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             16 <= self.pixels <= 512 and self.pixels % 16 == 0,
             "preprocess.pixels",
             self.pixels,
             "a multiple of 16, 16 to 512",
         )
-        _require(
+        require(
             0 <= self.low_percentile < self.high_percentile <= 100,
             "preprocess.low_percentile / high_percentile",
             (self.low_percentile, self.high_percentile),
             "0 <= low < high <= 100",
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoGeneratorConfig:
-    """No synthetic images."""
-
-    name: ClassVar[str] = "none"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DcganConfig:
-    """DCGAN (Radford et al. 2016). ``steps`` count generator updates; one discriminator update before each."""
-
-    name: ClassVar[str] = "dcgan"
-    steps: int = 2000
-    batch_size: int = 32
-    learning_rate: float = 2e-4
-    latent_size: int = 64
-    width: int = 32
-    per_class: bool = False
-
-    def __post_init__(self) -> None:
-        _check_gan(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EganConfig:
-    """Evolutionary GAN (Wang et al. 2019). ``steps`` count generations: D steps, three mutations, selection."""
-
-    name: ClassVar[str] = "egan"
-    steps: int = 1000
-    batch_size: int = 32
-    learning_rate: float = 2e-4
-    latent_size: int = 64
-    width: int = 32
-    per_class: bool = False
-    gamma: float = 0.005
-    survivors: int = 1
-    discriminator_steps: int = 3
-    evaluation_batch: int = 256
-
-    def __post_init__(self) -> None:
-        _check_gan(self)
-        _require(self.gamma >= 0, "generator.gamma", self.gamma, "a number >= 0")
-        _require(1 <= self.survivors <= 8, "generator.survivors", self.survivors, "1 to 8")
-        _require(
-            1 <= self.discriminator_steps <= 20, "generator.discriminator_steps", self.discriminator_steps, "1 to 20"
-        )
-        _require(self.evaluation_batch >= 2, "generator.evaluation_batch", self.evaluation_batch, "at least 2")
-
-
-def _check_gan(config: DcganConfig | EganConfig) -> None:
-    _require(config.steps >= 1, "generator.steps", config.steps, "at least 1")
-    _require(config.batch_size >= 2, "generator.batch_size", config.batch_size, "at least 2")
-    _require(0 < config.learning_rate <= 1, "generator.learning_rate", config.learning_rate, "more than 0, at most 1")
-    _require(1 <= config.latent_size <= 1024, "generator.latent_size", config.latent_size, "1 to 1024")
-    _require(4 <= config.width <= 512, "generator.width", config.width, "4 to 512")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +48,7 @@ class SyntheticConfig:
     balance: bool = False
 
     def __post_init__(self) -> None:
-        _require(0 < self.ratio <= 2, "synthetic.ratio", self.ratio, "more than 0, at most 2")
+        require(0 < self.ratio <= 2, "synthetic.ratio", self.ratio, "more than 0, at most 2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +73,7 @@ class MixupConfig:
     mixup_alpha: float = 0.2
 
     def __post_init__(self) -> None:
-        _require(0 < self.mixup_alpha <= 10, "mixer.mixup_alpha", self.mixup_alpha, "more than 0, at most 10")
+        require(0 < self.mixup_alpha <= 10, "mixer.mixup_alpha", self.mixup_alpha, "more than 0, at most 10")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +84,7 @@ class GenMixConfig:
     genmix_alpha: float = 0.3
 
     def __post_init__(self) -> None:
-        _require(0 < self.genmix_alpha <= 10, "mixer.genmix_alpha", self.genmix_alpha, "more than 0, at most 10")
+        require(0 < self.genmix_alpha <= 10, "mixer.genmix_alpha", self.genmix_alpha, "more than 0, at most 10")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,18 +101,14 @@ class ClassifierConfig:
     def __post_init__(self) -> None:
         if self.name not in CLASSIFIERS:
             raise ConfigError(f"classifier.name is '{self.name}'; {nearest(self.name, CLASSIFIERS)}.")
-        _require(self.epochs >= 1, "classifier.epochs", self.epochs, "at least 1")
-        _require(self.batch_size >= 2, "classifier.batch_size", self.batch_size, "at least 2")
-        _require(0 < self.learning_rate <= 1, "classifier.learning_rate", self.learning_rate, "more than 0, at most 1")
-        _require(0 <= self.weight_decay <= 1, "classifier.weight_decay", self.weight_decay, "0 to 1")
+        require(self.epochs >= 1, "classifier.epochs", self.epochs, "at least 1")
+        require(self.batch_size >= 2, "classifier.batch_size", self.batch_size, "at least 2")
+        require(0 < self.learning_rate <= 1, "classifier.learning_rate", self.learning_rate, "more than 0, at most 1")
+        require(0 <= self.weight_decay <= 1, "classifier.weight_decay", self.weight_decay, "0 to 1")
 
 
-GeneratorConfig: TypeAlias = NoGeneratorConfig | DcganConfig | EganConfig
 MixerConfig: TypeAlias = RealConfig | BlendConfig | MixupConfig | GenMixConfig
 
-GENERATORS: Mapping[str, type[GeneratorConfig]] = {
-    each.name: each for each in (NoGeneratorConfig, DcganConfig, EganConfig)
-}
 MIXERS: Mapping[str, type[MixerConfig]] = {
     each.name: each for each in (RealConfig, BlendConfig, MixupConfig, GenMixConfig)
 }
@@ -242,7 +177,7 @@ def trial_config(flat: Mapping[str, Value], budget: Budget) -> TrialConfig:
     presets = {f"generator.{key}": value for key, value in budget.generators.get(generator_type.name, {}).items()}
     settings = {**presets, **settings}
     affine = settings.pop("affine", False)
-    _require(isinstance(affine, bool), "affine", affine, "on or off")
+    require(isinstance(affine, bool), "affine", affine, "on or off")
     synthetic_type = SyntheticConfig if generator_type is not NoGeneratorConfig else None
     config = TrialConfig(
         preprocess=_take(PreprocessConfig, "preprocess", settings),

@@ -18,6 +18,12 @@ class ConfigError(InputError):
     """A configuration names an unknown field or holds a value outside its bounds."""
 
 
+def require(holds: bool, name: str, value: object, expected: str) -> None:
+    """Check one setting of a configuration. Raises: ConfigError, with the setting, its value and what was expected."""
+    if not holds:
+        raise ConfigError(f"{name} is {value!r}; expected {expected}.")
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Say which valid names are closest to ``name``, for the end of an error sentence.
 

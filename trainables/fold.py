@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from spaces.config import NoGeneratorConfig, TrialConfig, as_dict
+from spaces.config import TrialConfig, as_dict
+from spaces.generators import NoGeneratorConfig
 from trainables import pool
 from trainables.classifiers import training
 from trainables.data import affine

@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 
-from spaces.config import GENERATORS, ClassifierConfig, PreprocessConfig, RealConfig
+from spaces.config import ClassifierConfig, PreprocessConfig, RealConfig
+from spaces.generators import GENERATORS
 from trainables.classifiers.training import train_classifier
 from trainables.data.affine import identity
 from trainables.data.cohort import Cohort, read_cohort

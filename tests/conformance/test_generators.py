@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from spaces.config import GENERATORS as CONFIGS
+from spaces.generators import GENERATORS as CONFIGS
 from trainables.data.image_set import ImageSet
 from trainables.errors import EmptyPoolError, FinalTrialError, StopRequested
 from trainables.generators.base import FittedGenerator, Generator

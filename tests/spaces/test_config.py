@@ -7,8 +7,9 @@ import random
 import pytest
 
 from spaces.budget import BUDGETS, budget_named
-from spaces.config import EganConfig, NoGeneratorConfig, TrialConfig, check_space, trial_config
+from spaces.config import TrialConfig, check_space, trial_config
 from spaces.errors import ConfigError, SpaceError
+from spaces.generators import EganConfig, NoGeneratorConfig
 from spaces.presets import PRESETS
 from spaces.reference import reference_policies
 from spaces.space import space_from_yaml

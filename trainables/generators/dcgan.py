@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from spaces.config import DcganConfig
+from spaces.generators import DcganConfig
 from trainables import seeding
 from trainables.data.image_set import ImageSet
 from trainables.generators.base import History, OnStep

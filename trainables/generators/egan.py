@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from spaces.config import EganConfig
+from spaces.generators import EganConfig
 from trainables import seeding
 from trainables.data.image_set import ImageSet
 from trainables.generators.adam import Moments, adam_step, no_moments

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from spaces.config import NoGeneratorConfig
+from spaces.generators import NoGeneratorConfig
 from trainables.data.image_set import ImageSet
 from trainables.errors import EmptyPoolError
 from trainables.generators.base import History, OnStep

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from spaces.config import GeneratorConfig
+from spaces.generators import GeneratorConfig
 from trainables.generators import dcgan, egan, none
 from trainables.generators.base import Generator
 

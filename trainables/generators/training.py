@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from spaces.config import DcganConfig, EganConfig
+from spaces.generators import DcganConfig, EganConfig
 from trainables.data.image_set import ImageSet
 from trainables.errors import DataError, DivergedError
 from trainables.generators.acceptance import check_contest, check_images

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from spaces.config import GENERATORS as CONFIGS
+from spaces.generators import GENERATORS as CONFIGS
 from trainables.data.image_set import ImageSet
 from trainables.generators.base import History
 from trainables.generators.registry import GENERATORS, build

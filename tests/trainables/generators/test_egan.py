@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spaces.config import EganConfig
+from spaces.generators import EganConfig
 from trainables.data.image_set import ImageSet
 from trainables.generators import egan
 from trainables.generators.egan import Egan

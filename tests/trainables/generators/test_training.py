@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spaces.config import DcganConfig
+from spaces.generators import DcganConfig
 from trainables.data.image_set import ImageSet
 from trainables.errors import DataError, DivergedError
 from trainables.generators.acceptance import check_contest, check_images, displacement, spread
