@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, TypeAlias
 
 from spaces.errors import require
 
@@ -31,8 +31,12 @@ class TrainedConfig:
         batch_size: images of one step.
         learning_rate: of the optimiser.
         affine_copies: transformed copies of each training image that the generator learns from besides the original.
+
+    ``SAMPLING`` names the settings that play no part in training: generators that differ in these alone share it.
     """
 
+    name: ClassVar[str]
+    SAMPLING: ClassVar[tuple[str, ...]] = ()
     steps: int = 2000
     batch_size: int = 32
     learning_rate: float = 2e-4
@@ -248,6 +252,7 @@ class DiffusionConfig(TrainedConfig):
     """
 
     name: ClassVar[str] = "diffusion"
+    SAMPLING: ClassVar[tuple[str, ...]] = ("sampling_steps", "guidance")
     learning_rate: float = 4e-4
     width: int = 32
     ema: float = 0.995
@@ -280,6 +285,7 @@ class TextualInversionConfig(TrainedConfig):
     """
 
     name: ClassVar[str] = "textual_inversion"
+    SAMPLING: ClassVar[tuple[str, ...]] = ("sampling_steps", "guidance", "strength")
     pretrained: str = ""
     steps: int = 500
     batch_size: int = 4
@@ -303,17 +309,7 @@ class TextualInversionConfig(TrainedConfig):
         require(0 < self.strength <= 1, "generator.strength", self.strength, "more than 0, at most 1")
 
 
-GeneratorConfig: TypeAlias = (
-    NoGeneratorConfig
-    | DcganConfig
-    | AcganConfig
-    | WganGpConfig
-    | EganConfig
-    | DaeGanConfig
-    | StyleganConfig
-    | DiffusionConfig
-    | TextualInversionConfig
-)
+GeneratorConfig: TypeAlias = NoGeneratorConfig | TrainedConfig
 
 GENERATORS: Mapping[str, type[GeneratorConfig]] = {
     each.name: each
@@ -330,6 +326,12 @@ GENERATORS: Mapping[str, type[GeneratorConfig]] = {
     )
 }
 """Every generator's configuration by its name."""
+
+
+def training_part(config: TrainedConfig) -> TrainedConfig:
+    """The same configuration with the defaults of all that plays no part in training."""
+    defaults: dict[str, Any] = {field.name: field.default for field in fields(config) if field.name in config.SAMPLING}
+    return replace(config, **defaults)
 
 
 def _whole(field: str, value: int, low: int, high: int | None = None) -> None:

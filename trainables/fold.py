@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from spaces.config import TrialConfig, as_dict
-from spaces.generators import NoGeneratorConfig
+from spaces.generators import NoGeneratorConfig, TrainedConfig, training_part
 from trainables import pool
 from trainables.classifiers import training
 from trainables.data import affine
@@ -30,11 +30,13 @@ from trainables.data.splits import FoldSplit
 from trainables.errors import LeakError
 from trainables.files import read_json, write_json
 from trainables.generators import registry as generators
+from trainables.generators.fitting import CHECKPOINT_SECONDS, advance
+from trainables.generators.previews import write_previews
 from trainables.metrics.classification import scores
 from trainables.mixers import registry as mixers
 from trainables.results import FoldResult, Prediction, StageRecord
 from trainables.seeding import stream
-from trainables.stages import Stage, StageKey, StageStore
+from trainables.stages import TRAINING_FILE, Stage, StageKey, StageStore, save_state
 
 Report: TypeAlias = Callable[[str, int, int], None]
 """Called with (stage, steps done, steps in all); may raise StopRequested."""
@@ -52,6 +54,7 @@ class Environment:
         device: where networks compute.
         threads: CPU threads; the caller has told torch.
         report: progress of long stages.
+        checkpoint_seconds: between two checkpoints of a training.
     """
 
     cohort: Cohort
@@ -61,6 +64,7 @@ class Environment:
     device: torch.device
     threads: int
     report: Report
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -169,32 +173,46 @@ class _Fold:
         folders = [self._chunk(generator, real, label, start) for label, start in pool.chunks(counts)]
         return pool.take(folders, counts, real.classes)
 
+    @property
+    def _trained(self) -> TrainedConfig:
+        config = self._config.generator
+        assert isinstance(config, TrainedConfig)  # noqa: S101 - nothing asks for it where there is no generator
+        return config
+
     def _generator(self, preprocessed: Stage, real: ImageSet) -> Stage:
-        config, environment = self._config.generator, self._environment
-
-        def compute(folder: Path) -> None:
-            self._guard(real, "generator")
-            fitted = generators.build(config).fit(
-                real,
-                seed=self._seed("generator"),
-                device=environment.device,
-                on_step=lambda done, total: environment.report("generator", done, total),
-            )
-            save_file(fitted.state(), folder / "state.safetensors")
-            write_json(folder / "history.json", fitted.history)
-
+        config, environment = self._trained, self._environment
         key = StageKey(
             stage="generator",
             version=generators.STAGE_VERSIONS[config.name],
-            config=as_dict(config),
+            config=generators.training_slice(config),
             inputs=(preprocessed.record.key,),
             seed=self._seed("generator"),
             threads=environment.threads,
+            position=config.steps,
         )
+
+        def compute(folder: Path) -> None:
+            self._guard(real, "generator")
+            untrained = generators.build(training_part(config))
+            training = untrained.begin(real, seed=key.seed, device=environment.device)
+            advance(
+                training,
+                config.steps,
+                on_step=lambda done, total: environment.report("generator", done, total),
+                checkpoints=environment.store.checkpoints(key),
+                every=environment.checkpoint_seconds,
+            )
+            fitted, previews = training.fitted(), training.previews()
+            save_file(fitted.state(), folder / "state.safetensors")
+            write_json(folder / "history.json", fitted.history)
+            save_state(folder / TRAINING_FILE, training.state())
+            if previews is not None:
+                write_previews(folder, previews, real.classes)
+
         return self._obtain(key, compute)
 
     def _chunk(self, generator: Stage, real: ImageSet, label: int, start: int) -> Path:
-        config, environment = self._config.generator, self._environment
+        config, environment = self._trained, self._environment
 
         def compute(folder: Path) -> None:
             fitted = generators.build(config).load(
@@ -209,7 +227,12 @@ class _Fold:
         key = StageKey(
             stage="pool",
             version=pool.STAGE_VERSION,
-            config={"class_index": label, "start": start, "count": pool.CHUNK},
+            config={
+                "class_index": label,
+                "start": start,
+                "count": pool.CHUNK,
+                "sampling": {name: getattr(config, name) for name in config.SAMPLING},
+            },
             inputs=(generator.record.key,),
             seed=self._seed("pool"),
             threads=environment.threads,

@@ -13,8 +13,8 @@ from trainables.data.image_set import ImageSet
 from trainables.files import write_json
 from trainables.generators.base import FittedGenerator
 
-STAGE_VERSION = 1
-CHUNK = 256
+STAGE_VERSION = 2
+CHUNK = 64
 """Images of one class in one pool stage."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,19 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from spaces.budget import BUDGETS
+from spaces.config import trial_config
+from spaces.errors import ConfigError
 from spaces.generators import GENERATORS as CONFIGS
 from trainables.data.image_set import ImageSet
 from trainables.errors import EmptyPoolError, FinalTrialError, StopRequested
-from trainables.generators.base import FittedGenerator, Generator
+from trainables.generators import fitting
+from trainables.generators.base import FittedGenerator, Generator, Training
+from trainables.generators.previews import PREVIEWED
 from trainables.generators.registry import GENERATORS, build
 
 CPU = torch.device("cpu")
-TINY = {"steps": 3, "batch_size": 8, "width": 4, "latent_size": 8, "evaluation_batch": 12}
+TINY: dict[str, Any] = {"steps": 3, "batch_size": 8, "width": 4, "latent_size": 8, "evaluation_batch": 12}
 
 
 def fields(name: str) -> set[str]:
@@ -28,8 +34,22 @@ def fields(name: str) -> set[str]:
 
 
 def make(name: str, **settings: Any) -> Generator:
-    wanted = {**TINY, **settings}
+    wanted = {**TINY, **needed(name), **settings}
     return build(CONFIGS[name](**{key: value for key, value in wanted.items() if key in fields(name)}))
+
+
+RESUMED = 4
+COMMON_OPTIONS = {"augmentation": "diffaugment", "spectral_norm": True, "ema": 0.9, "survivors": 2}
+"""What every adversarial generator can be asked for; the others have no such fields."""
+
+
+def needed(name: str) -> dict[str, Any]:
+    """Settings without which a generator's configuration is refused: weights to start from."""
+    try:
+        CONFIGS[name]()
+    except ConfigError:
+        return {"pretrained": "TODO"}
+    return {}
 
 
 LEARNING = [name for name in GENERATORS if "steps" in fields(name)]
@@ -56,8 +76,13 @@ def toy(*, pixels: int = 32, counts: tuple[int, ...] = (12, 12)) -> ImageSet:
     )
 
 
+def begin(name: str, *, seed: int = 7, **settings: Any) -> Training:
+    return make(name, **settings).begin(toy(), seed=seed, device=CPU)
+
+
 def fit(name: str, train: ImageSet, *, seed: int = 7, **settings: Any) -> FittedGenerator:
-    return make(name, **settings).fit(train, seed=seed, device=CPU, on_step=lambda done, total: None)
+    steps = settings.get("steps", TINY["steps"])
+    return fitting.fit(make(name, **settings), steps, train, seed=seed, device=CPU, on_step=lambda done, total: None)
 
 
 def pool(fitted: FittedGenerator, classes: int = 2) -> Tensor:
@@ -175,16 +200,15 @@ def test_the_training_set_and_the_global_random_state_stay_as_they_are(name: str
 @pytest.mark.parametrize(("name", "settings"), VARIANTS)
 def test_every_step_is_reported_and_may_stop_the_training(name: str, settings: dict[str, Any]) -> None:
     seen: list[tuple[int, int]] = []
-    make(name, **settings).fit(toy(), seed=1, device=CPU, on_step=lambda done, total: seen.append((done, total)))
-    assert [done for done, _ in seen] == list(range(1, seen[-1][1] + 1))
-    assert {total for _, total in seen} == {seen[-1][0]}
+    fitting.advance(begin(name, **settings), 4, on_step=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
     def stop(done: int, total: int) -> None:
         if done == 2:
             raise StopRequested
 
     with pytest.raises(StopRequested):
-        make(name, **settings).fit(toy(), seed=1, device=CPU, on_step=stop)
+        fitting.advance(begin(name, **settings), 4, on_step=stop)
 
 
 @pytest.mark.parametrize(("name", "settings"), VARIANTS)
@@ -195,3 +219,111 @@ def test_the_history_has_plain_finite_numbers_for_every_step(name: str, settings
         assert isinstance(curve, list)
         assert len(curve) == TINY["steps"]
         assert bool(torch.tensor(curve, dtype=torch.float64).isfinite().all())
+
+
+class Kept:
+    """Checkpoints in memory, through the bytes of the file format."""
+
+    def __init__(self, content: bytes | None = None) -> None:
+        self.content = content
+
+    def latest(self, steps: int) -> dict[str, Tensor] | None:
+        return load(self.content) if self.content else None
+
+    def save(self, state: Mapping[str, Tensor]) -> None:
+        self.content = save(dict(state))
+
+
+def trained(name: str, steps: int, checkpoints: Kept, **settings: Any) -> Training:
+    training = begin(name, **settings)
+    fitting.advance(training, steps, on_step=lambda done, total: None, checkpoints=checkpoints)
+    return training
+
+
+def everything(training: Training) -> dict[str, bytes]:
+    """The bytes of all that a generator stage stores."""
+    fitted, previews = training.fitted(), training.previews()
+    found = {
+        "state": save(fitted.state()),
+        "training": save(training.state()),
+        "history": repr(fitted.history).encode(),
+    }
+    if previews is not None:
+        found["previews"] = previews.images_TKMHW.numpy().tobytes() + repr(previews.steps).encode()
+    return found
+
+
+@pytest.mark.parametrize("options", [{}, COMMON_OPTIONS], ids=["plain", "options"])
+@pytest.mark.parametrize(("name", "settings"), VARIANTS)
+def test_killed_at_any_step_it_goes_on_from_its_last_checkpoint_and_ends_in_the_same_bytes(
+    name: str, settings: dict[str, Any], options: dict[str, Any]
+) -> None:
+    chosen = {**settings, **options}
+    undisturbed = everything(trained(name, RESUMED, Kept(), **chosen))
+    for last in range(1, RESUMED):
+        kept = Kept()
+        kept.save(trained(name, last, Kept(), **chosen).state())
+        assert everything(trained(name, RESUMED, kept, **chosen)) == undisturbed
+
+
+@pytest.mark.parametrize(("name", "settings"), VARIANTS)
+def test_a_stopped_training_saves_itself_first(name: str, settings: dict[str, Any]) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise StopRequested
+
+    kept = Kept()
+    with pytest.raises(StopRequested):
+        fitting.advance(begin(name, **settings), 4, on_step=stop, checkpoints=kept)
+    assert kept.content == save(trained(name, 2, Kept(), **settings).state())
+
+
+@pytest.mark.parametrize(("name", "settings"), VARIANTS)
+def test_how_long_a_training_will_be_changes_none_of_its_steps(name: str, settings: dict[str, Any]) -> None:
+    short = make(name, **{**settings, "steps": 2}).begin(toy(), seed=7, device=CPU)
+    long = make(name, **{**settings, "steps": 9000}).begin(toy(), seed=7, device=CPU)
+    for training in (short, long):
+        fitting.advance(training, 2, on_step=lambda done, total: None)
+    assert everything(short) == everything(long)
+
+
+@pytest.mark.parametrize(("name", "settings"), VARIANTS)
+def test_looking_at_a_training_does_not_change_it(name: str, settings: dict[str, Any]) -> None:
+    watched, left_alone = begin(name, **settings), begin(name, **settings)
+    for _ in range(3):
+        watched.step()
+        watched.fitted(), watched.previews(), watched.state()
+        left_alone.step()
+    assert everything(watched) == everything(left_alone)
+
+
+@pytest.mark.parametrize(("name", "settings"), VARIANTS)
+def test_previews_show_every_class_at_the_beginning_and_now(name: str, settings: dict[str, Any]) -> None:
+    training = begin(name, **settings)
+    training.step()
+    previews = training.previews()
+    assert previews is not None
+    assert previews.steps == (0, 1)
+    assert previews.images_TKMHW.shape == (2, 2, PREVIEWED, 32, 32)
+    assert not torch.equal(previews.images_TKMHW[0], previews.images_TKMHW[1])
+
+
+@pytest.mark.parametrize(("name", "settings"), VARIANTS)
+def test_transformed_copies_of_the_images_can_be_learnt_from(name: str, settings: dict[str, Any]) -> None:
+    plain, expanded = (begin(name, **settings, affine_copies=copies) for copies in (0, 2))
+    for training in (plain, expanded):
+        training.step()
+    assert not torch.equal(pool(plain.fitted()), pool(expanded.fitted()))
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_options_are_checked_and_refused_with_the_valid_names(name: str) -> None:
+    flat = {f"generator.{key}": value for key, value in needed(name).items()}
+    base = {"mixer.name": "blend", "generator.name": name, **flat}
+    trial_config(base, BUDGETS["quick"])
+    with pytest.raises(ConfigError, match=r"'generator\.stepz' is no setting .*did you mean 'generator\.steps'"):
+        trial_config({**base, "generator.stepz": 3}, BUDGETS["quick"])
+    with pytest.raises(ConfigError, match=r"generator\.steps is 0; expected at least 1"):
+        trial_config({**base, "generator.steps": 0}, BUDGETS["quick"])
+    with pytest.raises(ConfigError, match=r"generator\.learning_rate is 'fast'; expected float"):
+        trial_config({**base, "generator.learning_rate": "fast"}, BUDGETS["quick"])

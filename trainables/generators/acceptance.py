@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from trainables.data.image_set import ImageSet
 from trainables.errors import DivergedError
-from trainables.generators.base import History
-from trainables.generators.fitted import FittedGan
+from trainables.generators.curves import JUDGED_FROM
+from trainables.generators.fitted import FittedNetworks
 
 COLLAPSED_BELOW = 0.05
 """A pool is collapsed where a class's images differ less than this share of how much its real images differ."""
 NOISE_ABOVE = 1.0
 """A pool is noise where its mean image is further from the real mean than real images are (``displacement``)."""
-WON_BELOW = 1e-3
-"""A discriminator that has this loss over the last quarter of a training has left the generator nothing to learn."""
-JUDGED_FROM = 100
-"""Steps from which noise is a failure, not a training that has hardly begun."""
 CHECKED_IMAGES = 64
 
 
@@ -39,26 +37,32 @@ def displacement(images_NCHW: Tensor, real_NCHW: Tensor) -> float:
     return off / own if own else 0.0
 
 
-def check_contest(curves: History) -> None:
-    """Check that the discriminator has not won.
+def check_preview(images_by_class: Mapping[int, Tensor], train: ImageSet, *, steps: int, was_alike: bool) -> bool:
+    """Look at a training in progress, so that a collapsed one ends early.
 
     Args:
-        curves: of one training, with ``discriminator_loss``; fewer steps than ``JUDGED_FROM`` are not judged.
+        images_by_class: a few images NCHW of each class that has training images.
+        train: the real images.
+        steps: done so far.
+        was_alike: what the last look found: one look alone may be a passing state.
+
+    Returns:
+        Whether a class's images are all alike now.
 
     Raises:
-        DivergedError: in the last quarter it tells every generated image from the real ones (``WON_BELOW``).
+        DivergedError: they are, and were before.
     """
-    losses_T = torch.tensor(curves["discriminator_loss"], dtype=torch.float64)
-    last = len(losses_T) // 4
-    if len(losses_T) >= JUDGED_FROM and float(losses_T[-last:].mean()) < WON_BELOW:
-        raise DivergedError(
-            f"the discriminator has won and the generator makes noise: over the last {last} steps the mean "
-            f"discriminator_loss was {float(losses_T[-last:].mean()):.2g}; expected at least {WON_BELOW}. "
-            "Lower generator.learning_rate."
-        )
+    for index, images_NCHW in images_by_class.items():
+        real = spread(train.images_NCHW[train.labels_N == index])
+        found = spread(images_NCHW)
+        if found < COLLAPSED_BELOW * real:
+            if was_alike:
+                raise DivergedError(_alike(train.classes[index], found, real, len(images_NCHW), f"after {steps} steps"))
+            return True
+    return False
 
 
-def check_images(fitted: FittedGan, train: ImageSet, *, steps: int, seed: int) -> None:
+def check_images(fitted: FittedNetworks, train: ImageSet, *, steps: int, seed: int) -> None:
     """Check that the training has led to something.
 
     Args:
@@ -80,15 +84,18 @@ def check_images(fitted: FittedGan, train: ImageSet, *, steps: int, seed: int) -
         pools.append(pool_NCHW[torch.arange(len(real_NCHW)) % CHECKED_IMAGES])
         found, real = spread(pool_NCHW), spread(real_NCHW)
         if not found >= COLLAPSED_BELOW * real:
-            raise DivergedError(
-                f"the generator makes images that are all alike: those of class '{name}' differ by {found:.4f} "
-                f"(standard deviation over {CHECKED_IMAGES} images, mean over pixels), real ones by {real:.4f}; "
-                f"expected at least {COLLAPSED_BELOW:.0%} of that. Lower generator.learning_rate or change "
-                "generator.steps."
-            )
+            raise DivergedError(_alike(name, found, real, CHECKED_IMAGES, "at the end"))
     off = displacement(torch.cat(pools), train.images_NCHW)
     if steps >= JUDGED_FROM and not off <= NOISE_ABOVE:
         raise DivergedError(
             f"the generator makes noise: after {steps} steps its mean image is {off:.2f} times as far from the mean "
             f"real image as real images are; expected at most {NOISE_ABOVE}. Lower generator.learning_rate."
         )
+
+
+def _alike(name: str, found: float, real: float, count: int, when: str) -> str:
+    return (
+        f"the generator makes images that are all alike: {when}, those of class '{name}' differ by {found:.4f} "
+        f"(standard deviation over {count} images, mean over pixels), real ones by {real:.4f}; expected at least "
+        f"{COLLAPSED_BELOW:.0%} of that. Lower generator.learning_rate or change generator.steps."
+    )

@@ -1,4 +1,4 @@
-"""What a generator is: it learns from a training fold and then makes images of any class it saw."""
+"""What a generator is: it learns from a training fold step by step, and then makes images of any class it saw."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trainables.data.image_set import ImageSet
+from trainables.generators.previews import Previews
 
 OnStep: TypeAlias = Callable[[int, int], None]
 """Called with (steps done, steps in all); may raise StopRequested. Cheap enough to call at every step."""
@@ -42,21 +43,48 @@ class FittedGenerator(Protocol):
         """Everything that ``sample`` needs, as named CPU tensors for safetensors."""
 
 
+class Training(Protocol):
+    """A training in progress: a position on a trajectory that does not depend on where it will end.
+
+    So more steps continue fewer ones, and a training that was killed goes on from its last checkpoint, to the byte.
+    """
+
+    @property
+    def done(self) -> int:
+        """Steps done."""
+
+    def step(self) -> None:
+        """One more step. Raises: DivergedError if it leads nowhere."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that ``restore`` needs to go on, as named contiguous CPU tensors for safetensors."""
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from where ``state`` was taken; the training was begun with the same images, settings and seed."""
+
+    def previews(self) -> Previews | None:
+        """Images of each class on fixed noise over training time; None where there are none."""
+
+    def fitted(self) -> FittedGenerator:
+        """The generator as it is now; the training itself stays as it is.
+
+        Raises: DivergedError if its images are all alike, or noise.
+        """
+
+
 class Generator(Protocol):
     """An untrained generator with its configuration."""
 
-    def fit(self, train: ImageSet, *, seed: int, device: torch.device, on_step: OnStep) -> FittedGenerator:
-        """Learn from the training fold.
+    def begin(self, train: ImageSet, *, seed: int, device: torch.device) -> Training:
+        """Begin to learn from the training fold.
 
         Args:
             train: the only images it may ever see.
             seed: every random draw descends from it.
             device: where to compute.
-            on_step: called after every step.
 
         Raises:
-            DivergedError: non-finite losses.
-            StopRequested: passed on from ``on_step``.
+            DataError: the fold has no images.
         """
 
     def load(

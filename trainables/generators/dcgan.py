@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -11,93 +11,97 @@ from torch.nn import functional
 
 from spaces.generators import DcganConfig
 from trainables import seeding
-from trainables.data.image_set import ImageSet
-from trainables.generators.base import History, OnStep
+from trainables.generators.adversary import BETAS, Augmentation, adversary, average_of
+from trainables.generators.curves import Curves
 from trainables.generators.evolution import discriminator_loss
-from trainables.generators.fitted import FittedGan, load_gan
 from trainables.generators.networks.dcgan import DcganDiscriminator, DcganGenerator, create
-from trainables.generators.training import Curves, Deck, TrainingImages, fit_gan
+from trainables.generators.networks.image_network import ImageNetwork
+from trainables.generators.parts import Part
+from trainables.generators.training import Deck, NetworkGenerator, TrainingImages
 
-STAGE_VERSION = 1
-BETAS = (0.5, 0.999)
-"""Adam's decays (Radford et al. 2016, section 4)."""
+STAGE_VERSION = 2
 
 
-class Dcgan:
+class Dcgan(NetworkGenerator[DcganConfig]):
     """One discriminator and one generator step in turn, on the same generated batch."""
 
-    def __init__(self, config: DcganConfig) -> None:
-        self._config = config
+    def network(self, pixels: int, n_classes: int) -> DcganGenerator:
+        """The generator's network."""
+        config = self.config
+        return DcganGenerator(pixels=pixels, latent_size=config.latent_size, width=config.width, n_classes=n_classes)
 
-    def fit(self, train: ImageSet, *, seed: int, device: torch.device, on_step: OnStep) -> FittedGan:
-        """Learn from the training fold. Raises: DataError, DivergedError, StopRequested."""
-        return fit_gan(self._train, self._config, train, seed=seed, device=device, on_step=on_step)
-
-    def load(
-        self, state: Mapping[str, Tensor], history: History, *, n_classes: int, pixels: int, device: torch.device
-    ) -> FittedGan:
-        """The fitted generator whose ``state()`` and ``history`` these are."""
-        return load_gan(
-            partial(_network, self._config),
-            state,
-            history,
-            per_class=self._config.per_class,
-            n_classes=n_classes,
-            pixels=pixels,
+    def train_one(self, images: TrainingImages, *, seed: int, device: torch.device) -> DcganTraining:
+        """The training of one network, before its first step."""
+        network = create(
+            lambda: self.network(images.pixels, images.n_classes),
+            rng=seeding.generator(seed, "generator"),
             device=device,
         )
+        return DcganTraining(self.config, network, images, seed=seed, device=device)
 
-    def _train(
-        self, images: TrainingImages, *, seed: int, device: torch.device, on_step: Callable[[int], None]
-    ) -> tuple[DcganGenerator, History]:
-        config = self._config
-        network, discriminator = _networks(config, images, seed=seed, device=device)
+
+class DcganTraining:
+    """One network against one discriminator; a ``NetworkTraining``."""
+
+    def __init__(
+        self, config: DcganConfig, network: DcganGenerator, images: TrainingImages, *, seed: int, device: torch.device
+    ) -> None:
+        self._config = config
+        self._images = images
+        self._network = network
+        self._discriminator = adversary(
+            lambda: DcganDiscriminator(
+                pixels=images.pixels, width=config.width, n_classes=images.n_classes, batch_norm=True
+            ),
+            config,
+            keep_scale=False,
+            seed=seed,
+            device=device,
+        )
         rate = config.learning_rate
-        network_adam = torch.optim.Adam(network.parameters(), lr=rate, betas=BETAS, fused=True)
-        discriminator_adam = torch.optim.Adam(discriminator.parameters(), lr=rate, betas=BETAS, fused=True)
-        deck = Deck(len(images), rng=seeding.generator(seed, "batches"))
-        latents_rng = seeding.generator(seed, "latents")
-        curves = Curves("discriminator_loss", "generator_loss")
-        for step in range(config.steps):
-            real_NCHW, labels_N = images.at(deck.deal(config.batch_size))
-            latents_NL = torch.randn(config.batch_size, config.latent_size, generator=latents_rng).to(device)
-            fake_NCHW: Tensor = network(latents_NL, labels_N)
+        self._network_adam = torch.optim.Adam(network.parameters(), lr=rate, betas=BETAS, fused=True)
+        self._discriminator_adam = torch.optim.Adam(self._discriminator.parameters(), lr=rate, betas=BETAS, fused=True)
+        self._average = average_of(network, config)
+        self._augment = Augmentation(config.augmentation, rng=seeding.generator(seed, "augmentation"))
+        self._deck = Deck(len(images), rng=seeding.generator(seed, "batches"))
+        self._noise_rng = seeding.generator(seed, "latents")
+        self.curves = Curves("discriminator_loss", "generator_loss")
 
-            discriminator_adam.zero_grad()
-            real_logits_N, fake_logits_N = (
-                discriminator(real_NCHW, labels_N),
-                discriminator(fake_NCHW.detach(), labels_N),
-            )
-            against = discriminator_loss(real_logits_N, fake_logits_N)
-            torch.autograd.backward(against)
-            discriminator_adam.step()
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """Everything that changes from step to step."""
+        parts: dict[str, Part] = {
+            "network": self._network,
+            "discriminator": self._discriminator,
+            "network_adam": self._network_adam,
+            "discriminator_adam": self._discriminator_adam,
+            "augmentation": self._augment.rng,
+            "deck": self._deck,
+            "noise": self._noise_rng,
+        }
+        return parts if self._average is None else {**parts, "average": self._average}
 
-            network_adam.zero_grad()
-            deceiving = functional.softplus(-discriminator(fake_NCHW, labels_N)).mean()
-            torch.autograd.backward(deceiving, inputs=list(network.parameters()))
-            network_adam.step()
+    def step(self) -> None:
+        """One discriminator step, then one generator step."""
+        real_NCHW, labels_N = self._images.at(self._deck.deal(self._config.batch_size))
+        noise_NM = self._network.noise(len(labels_N), rng=self._noise_rng).to(real_NCHW.device)
+        fake_NCHW: Tensor = self._network(noise_NM, labels_N)
 
-            curves.record(against, deceiving)
-            on_step(step + 1)
-        return network, curves.lists()
+        self._discriminator_adam.zero_grad()
+        real_logits_N = self._discriminator(self._augment(real_NCHW), labels_N)
+        fake_logits_N = self._discriminator(self._augment(fake_NCHW.detach()), labels_N)
+        against = discriminator_loss(real_logits_N, fake_logits_N)
+        torch.autograd.backward(against)
+        self._discriminator_adam.step()
 
+        self._network_adam.zero_grad()
+        deceiving = functional.softplus(-self._discriminator(self._augment(fake_NCHW), labels_N)).mean()
+        torch.autograd.backward(deceiving, inputs=list(self._network.parameters()))
+        self._network_adam.step()
+        if self._average is not None:
+            self._average.update(self._network)
+        self.curves.record(against, deceiving)
 
-def _networks(
-    config: DcganConfig, images: TrainingImages, *, seed: int, device: torch.device
-) -> tuple[DcganGenerator, DcganDiscriminator]:
-    pixels, n_classes = images.images_NCHW.shape[-1], images.n_classes
-    network = create(
-        lambda: _network(config, pixels, n_classes),
-        rng=seeding.generator(seed, "generator"),
-        device=device,
-    )
-    discriminator = create(
-        lambda: DcganDiscriminator(pixels=pixels, width=config.width, n_classes=n_classes, batch_norm=True),
-        rng=seeding.generator(seed, "discriminator"),
-        device=device,
-    )
-    return network, discriminator
-
-
-def _network(config: DcganConfig, pixels: int, n_classes: int) -> DcganGenerator:
-    return DcganGenerator(pixels=pixels, latent_size=config.latent_size, width=config.width, n_classes=n_classes)
+    def sampler(self) -> ImageNetwork:
+        """A copy of the network, or of its average."""
+        return copy.deepcopy(self._network if self._average is None else self._average.network)

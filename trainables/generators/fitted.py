@@ -1,4 +1,4 @@
-"""A trained adversarial generator: sampling that does not depend on batches, and its state."""
+"""Trained networks: sampling that does not depend on batches, and their state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trainables.errors import FinalTrialError
 from trainables.generators.base import History
-from trainables.generators.networks.dcgan import DcganGenerator
+from trainables.generators.networks.image_network import ImageNetwork
 from trainables.seeding import generator
 
 CHUNK = 64
@@ -22,7 +22,7 @@ def network_name(class_index: int | None) -> str:
     return "conditional" if class_index is None else f"class{class_index}"
 
 
-class FittedGan:
+class FittedNetworks:
     """One conditional network or one network per class, ready to make images.
 
     Args:
@@ -33,7 +33,7 @@ class FittedGan:
     """
 
     def __init__(
-        self, *, networks: Mapping[str, DcganGenerator], seen: tuple[bool, ...], per_class: bool, history: History
+        self, *, networks: Mapping[str, ImageNetwork], seen: tuple[bool, ...], per_class: bool, history: History
     ) -> None:
         self._networks = networks
         self._seen = seen
@@ -84,19 +84,19 @@ class FittedGan:
     def _chunk(self, class_index: int, chunk: int, seed: int) -> Tensor:
         network = self._networks[network_name(class_index if self._per_class else None)]
         device = next(network.parameters()).device
-        latents_NL = torch.stack(
+        noise_NM = torch.cat(
             [
-                torch.randn(network.latent_size, generator=generator(seed, f"class{class_index}/image{index}"))
+                network.noise(1, rng=generator(seed, f"class{class_index}/image{index}"))
                 for index in range(chunk * CHUNK, (chunk + 1) * CHUNK)
             ]
         )
         labels_N = torch.full((CHUNK,), 0 if self._per_class else class_index, dtype=torch.int64, device=device)
-        images_NCHW: Tensor = network(latents_NL.to(device), labels_N)
+        images_NCHW: Tensor = network(noise_NM.to(device), labels_N)
         return images_NCHW.float().cpu().contiguous()
 
 
-def load_gan(
-    make: Callable[[int, int], DcganGenerator],
+def load_networks(
+    make: Callable[[int, int], ImageNetwork],
     state: Mapping[str, Tensor],
     history: History,
     *,
@@ -104,13 +104,13 @@ def load_gan(
     n_classes: int,
     pixels: int,
     device: torch.device,
-) -> FittedGan:
+) -> FittedNetworks:
     """The fitted generator that was saved as ``state``.
 
     Args:
         make: a network of (pixels, number of classes).
-        state: as from ``FittedGan.state``.
-        history: as from ``FittedGan.history``.
+        state: as from ``FittedNetworks.state``.
+        history: as from ``FittedNetworks.history``.
         per_class: whether each class has a network of its own.
         n_classes: of the training set.
         pixels: of the training set.
@@ -131,4 +131,4 @@ def load_gan(
             {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         )
         networks[name] = network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    return FittedGan(networks=networks, seen=seen, per_class=per_class, history=history)
+    return FittedNetworks(networks=networks, seen=seen, per_class=per_class, history=history)

@@ -10,7 +10,8 @@ from torch import Tensor
 from spaces.generators import NoGeneratorConfig
 from trainables.data.image_set import ImageSet
 from trainables.errors import EmptyPoolError
-from trainables.generators.base import History, OnStep
+from trainables.generators.base import History
+from trainables.generators.previews import Previews
 
 STAGE_VERSION = 1
 
@@ -40,15 +41,48 @@ class FittedNone:
         return {}
 
 
+class NoTraining:
+    """Learns nothing, in any number of steps."""
+
+    def __init__(self, *, pixels: int) -> None:
+        self._pixels = pixels
+        self._done = 0
+
+    @property
+    def done(self) -> int:
+        """Steps done."""
+        return self._done
+
+    def step(self) -> None:
+        """Nothing to learn."""
+        self._done += 1
+
+    def state(self) -> dict[str, Tensor]:
+        """The number of steps."""
+        return {"done": torch.tensor(self._done)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back the number of steps."""
+        self._done = int(state["done"])
+
+    def previews(self) -> Previews | None:
+        """None: there are no images."""
+        return None
+
+    def fitted(self) -> FittedNone:
+        """The generator that makes no images."""
+        return FittedNone(pixels=self._pixels)
+
+
 class NoGenerator:
     """Learns nothing."""
 
     def __init__(self, config: NoGeneratorConfig) -> None:
         self._config = config
 
-    def fit(self, train: ImageSet, *, seed: int, device: torch.device, on_step: OnStep) -> FittedNone:
-        """Nothing to learn: done in no steps."""
-        return FittedNone(pixels=train.pixels)
+    def begin(self, train: ImageSet, *, seed: int, device: torch.device) -> NoTraining:
+        """A training that learns nothing."""
+        return NoTraining(pixels=train.pixels)
 
     def load(
         self, state: Mapping[str, Tensor], history: History, *, n_classes: int, pixels: int, device: torch.device

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from spaces.generators import GeneratorConfig
+from spaces.config import as_dict
+from spaces.generators import SCRATCH, GeneratorConfig, TrainedConfig, training_part
 from trainables.generators import dcgan, egan, none
 from trainables.generators.base import Generator
 
 GENERATORS: Mapping[str, type[Any]] = MappingProxyType(
     {"none": none.NoGenerator, "dcgan": dcgan.Dcgan, "egan": egan.Egan}
 )
-"""Each is constructed with its configuration, ``spaces.config.GENERATORS`` of the same name."""
+"""Each is constructed with its configuration, ``spaces.generators.GENERATORS`` of the same name."""
 
 STAGE_VERSIONS: Mapping[str, int] = MappingProxyType(
     {"none": none.STAGE_VERSION, "dcgan": dcgan.STAGE_VERSION, "egan": egan.STAGE_VERSION}
@@ -25,3 +26,17 @@ def build(config: GeneratorConfig) -> Generator:
     """The untrained generator of a configuration."""
     generator: Generator = GENERATORS[config.name](config)
     return generator
+
+
+def training_slice(config: TrainedConfig) -> Mapping[str, Any]:
+    """What of a configuration a training's numbers depend on, except how long it is.
+
+    Weights that it starts from are named by their content, wherever they lie.
+    """
+    settings = as_dict(training_part(config))
+    settings.pop("steps")
+    if settings.get("pretrained", SCRATCH) != SCRATCH:
+        from trainables.generators.pretrained import content_digest
+
+        settings["pretrained"] = content_digest(settings["pretrained"])
+    return settings

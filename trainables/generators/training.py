@@ -1,26 +1,39 @@
-"""What the trainings of all adversarial generators share: batches, curves, one network or one per class, checks."""
+"""What the trainings of all networks share: one conditional network or one per class, previews, checks, checkpoints.
+
+A generator that trains one network at a time is a ``NetworkGenerator``: it says which network makes its images and how
+that one is trained (``NetworkTraining``); everything else is here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from spaces.generators import DcganConfig, EganConfig
+from spaces.generators import TrainedConfig
+from trainables.data.affine import affine
 from trainables.data.image_set import ImageSet
-from trainables.errors import DataError, DivergedError
-from trainables.generators.acceptance import check_contest, check_images
-from trainables.generators.base import History, OnStep
-from trainables.generators.fitted import FittedGan, network_name
-from trainables.generators.networks.dcgan import DcganGenerator
+from trainables.errors import DataError
+from trainables.generators.acceptance import check_images, check_preview
+from trainables.generators.base import History
+from trainables.generators.curves import JUDGED_FROM, Curves
+from trainables.generators.fitted import FittedNetworks, load_networks, network_name
+from trainables.generators.networks.image_network import ImageNetwork
+from trainables.generators.parts import Part, pack, under, unpack
+from trainables.generators.previews import PREVIEWED, Previews, is_due, to_uint8
+from trainables.generators.settling import settle
 from trainables.seeding import generator, stream
 
-CHECKED_EVERY = 25
-SETTLING_BATCHES = 16
-SETTLING_BATCH = 64
+LOOKED_AT = 16
+"""Images of each class that are looked at in mid-training."""
+_SETTLING_BATCHES = 4
+
+Config = TypeVar("Config", bound=TrainedConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -39,6 +52,11 @@ class TrainingImages:
 
     def __len__(self) -> int:
         return len(self.labels_N)
+
+    @property
+    def pixels(self) -> int:
+        """Height and width."""
+        return int(self.images_NCHW.shape[-1])
 
     def at(self, positions_M: Tensor) -> tuple[Tensor, Tensor]:
         """Images and labels at CPU int64 positions."""
@@ -62,149 +80,243 @@ class Deck:
         dealt_M, self._left_M = self._left_M[:size], self._left_M[size:]
         return dealt_M
 
+    def state(self) -> dict[str, Tensor]:
+        """What is left to deal, and the random state of the next shuffle."""
+        return {"left_M": self._left_M, "rng": self._rng.get_state()}
 
-class Curves:
-    """Records numbers at every step, and looks every few steps whether all of them are finite."""
-
-    def __init__(self, *names: str) -> None:
-        self._pending: dict[str, list[Tensor]] = {name: [] for name in names}
-        self._lists: dict[str, list[float] | list[list[float]]] = {name: [] for name in names}
-        self._steps = 0
-
-    def record(self, *values: Tensor) -> None:
-        """Append one scalar or vector per name.
-
-        Raises: DivergedError if a value is not finite, at the latest ``CHECKED_EVERY`` records later.
-        """
-        for pending, value in zip(self._pending.values(), values, strict=True):
-            pending.append(value.detach())
-        self._steps += 1
-        if self._steps % CHECKED_EVERY == 0:
-            self._flush()
-
-    def lists(self) -> History:
-        """All that was recorded, by name. Raises: DivergedError."""
-        self._flush()
-        return self._lists
-
-    def _flush(self) -> None:
-        for name, pending in self._pending.items():
-            if not pending:
-                continue
-            values = torch.stack(pending).double()
-            pending.clear()
-            if not bool(values.isfinite().all()):
-                worst = values[~values.isfinite()][0].item()
-                raise DivergedError(
-                    f"the training diverged: {name} was {worst} within the {len(values)} steps before step "
-                    f"{self._steps}; expected finite numbers. Lower generator.learning_rate."
-                )
-            self._lists[name] += values.tolist()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what ``state`` gave."""
+        self._left_M = state["left_M"].clone()
+        self._rng.set_state(state["rng"])
 
 
-class Train(Protocol):
+class NetworkTraining(Protocol):
     """The training of one network."""
 
-    def __call__(
-        self, images: TrainingImages, *, seed: int, device: torch.device, on_step: Callable[[int], None]
-    ) -> tuple[DcganGenerator, History]:
-        """The trained network and its curves; ``on_step`` is called with the number of steps done."""
+    @property
+    def curves(self) -> Curves:
+        """Recorded at every step."""
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """Everything else that changes from step to step, by name."""
+
+    def step(self) -> None:
+        """One more step. Raises: DivergedError."""
+
+    def sampler(self) -> ImageNetwork:
+        """A copy of the network that makes the images, averaged over training where an average is kept."""
 
 
-def fit_gan(
-    train_one: Train,
-    config: DcganConfig | EganConfig,
-    train: ImageSet,
-    *,
-    seed: int,
-    device: torch.device,
-    on_step: OnStep,
-) -> FittedGan:
-    """Train one conditional network, or one network per class with random streams of its own.
+class NetworkGenerator(ABC, Generic[Config]):
+    """A generator that trains one conditional network, or one for each class with random streams of its own."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @abstractmethod
+    def network(self, pixels: int, n_classes: int) -> ImageNetwork:
+        """The network that makes the images, its weights not filled; called where tensors have no storage."""
+
+    @abstractmethod
+    def train_one(self, images: TrainingImages, *, seed: int, device: torch.device) -> NetworkTraining:
+        """The training of one network, before its first step."""
+
+    @property
+    def per_class(self) -> bool:
+        """Whether each class has a network of its own."""
+        return bool(getattr(self.config, "per_class", False))
+
+    def begin(self, train: ImageSet, *, seed: int, device: torch.device) -> NetworksTraining:
+        """Begin to learn from the training fold. Raises: DataError."""
+        return NetworksTraining(self, train, seed=seed, device=device)
+
+    def load(
+        self, state: Mapping[str, Tensor], history: History, *, n_classes: int, pixels: int, device: torch.device
+    ) -> FittedNetworks:
+        """The fitted generator whose ``state()`` and ``history`` these are."""
+        return load_networks(
+            self.network,
+            state,
+            history,
+            per_class=self.per_class,
+            n_classes=n_classes,
+            pixels=pixels,
+            device=device,
+        )
+
+
+class NetworksTraining:
+    """The training of all networks of a generator: a step is one step of each; a ``Training``.
+
+    Its curves are prefixed ``classC/`` where there is a network per class.
+    """
+
+    def __init__(self, owner: NetworkGenerator[Config], train: ImageSet, *, seed: int, device: torch.device) -> None:
+        if not len(train):
+            raise DataError("the training fold has no images; expected at least one. Check labels and splits.")
+        self._train = train
+        self._seed = seed
+        self._per_class = owner.per_class
+        self._done = 0
+        with deterministic():
+            self._images = _images_by_network(
+                train, copies=owner.config.affine_copies, per_class=owner.per_class, seed=seed, device=device
+            )
+            self._trainings = {
+                name: owner.train_one(images, seed=stream(seed, name), device=device)
+                for name, images in self._images.items()
+            }
+        self._looks: list[int] = []
+        self._seen: list[Tensor] = []
+        self._was_alike = False
+        self._look()
+
+    @property
+    def done(self) -> int:
+        """Steps done."""
+        return self._done
+
+    def step(self) -> None:
+        """One step of every network. Raises: DivergedError if it leads nowhere."""
+        with deterministic():
+            for training in self._trainings.values():
+                training.step()
+        self._done += 1
+        if is_due(self._done):
+            self._look()
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that ``restore`` needs."""
+        state = {
+            "done": torch.tensor(self._done),
+            "looks": torch.tensor(self._looks),
+            "seen": torch.stack(self._seen),
+            "was_alike": torch.tensor(self._was_alike),
+        }
+        for name, training in self._trainings.items():
+            own = {**pack(training.parts), **pack({"curves": training.curves})}
+            state |= {f"{name}/{key}": value for key, value in own.items()}
+        return state
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from where ``state`` was taken."""
+        self._done = int(state["done"])
+        self._looks = state["looks"].tolist()
+        self._seen = list(state["seen"])
+        self._was_alike = bool(state["was_alike"])
+        for name, training in self._trainings.items():
+            unpack({**training.parts, "curves": training.curves}, under(name, state))
+
+    def previews(self) -> Previews:
+        """Images of each class on fixed noise, at the steps looked at and now."""
+        looks, seen = list(self._looks), list(self._seen)
+        if looks[-1] != self._done:
+            looks.append(self._done)
+            seen.append(self._preview(self._present()))
+        return Previews(steps=tuple(looks), images_TKMHW=torch.stack(seen))
+
+    def fitted(self) -> FittedNetworks:
+        """The generator as it is now. Raises: DivergedError."""
+        with deterministic():
+            networks = {name: self._settled(name) for name in self._trainings}
+            fitted = FittedNetworks(
+                networks=networks,
+                seen=tuple(count > 0 for count in self._train.counts),
+                per_class=self._per_class,
+                history=self._history(),
+            )
+            check_images(fitted, self._train, steps=self._done, seed=stream(self._seed, "check"))
+        return fitted
+
+    def _history(self) -> History:
+        return {
+            f"{name}/{key}" if self._per_class else key: curve
+            for name, training in self._trainings.items()
+            for key, curve in training.curves.lists().items()
+        }
+
+    def _settled(self, name: str, batches: int | None = None) -> ImageNetwork:
+        """A copy of the network as it is now, ready to make images."""
+        network = self._trainings[name].sampler()
+        settle(network, self._images[name].labels_N, batches=batches, rng=generator(stream(self._seed, name), "settle"))
+        return network
+
+    def _look(self) -> None:
+        """Keep a preview, and end a training whose images have been all alike at two looks in a row."""
+        by_class = self._present()
+        self._looks.append(self._done)
+        self._seen.append(self._preview(by_class))
+        if self._done >= JUDGED_FROM:
+            self._was_alike = check_preview(by_class, self._train, steps=self._done, was_alike=self._was_alike)
+
+    @torch.no_grad()
+    def _present(self) -> dict[int, Tensor]:
+        """A few images of each class that has training images, on fixed noise."""
+        by_class = {}
+        with deterministic():
+            networks = {name: self._settled(name, _SETTLING_BATCHES) for name in self._trainings}
+            for index, count in enumerate(self._train.counts):
+                if not count:
+                    continue
+                network = networks[network_name(index if self._per_class else None)]
+                noise_NM = network.noise(LOOKED_AT, rng=generator(self._seed, f"preview/class{index}"))
+                device = next(network.parameters()).device
+                labels_N = torch.full((LOOKED_AT,), 0 if self._per_class else index, device=device)
+                by_class[index] = network(noise_NM.to(device), labels_N).float().cpu().contiguous()
+        return by_class
+
+    def _preview(self, by_class: Mapping[int, Tensor]) -> Tensor:
+        """uint8 (K, M, P, P); black where a class has no images."""
+        pixels = self._train.pixels
+        empty_MHW = torch.zeros(PREVIEWED, pixels, pixels, dtype=torch.uint8)
+        return torch.stack(
+            [
+                to_uint8(by_class[index][:PREVIEWED]) if index in by_class else empty_MHW
+                for index in range(len(self._train.classes))
+            ]
+        )
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Let a GPU compute the same bits every time."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
+
+
+def affine_set(images_NCHW: Tensor, *, copies: int, rng: torch.Generator) -> Tensor:
+    """The originals, then ``copies`` transformed copies of each, set after set.
 
     Args:
-        train_one: trains a single network.
-        config: says which of the two, and the networks' sizes.
-        train: the training fold.
-        seed: every random draw descends from it.
-        device: where to compute.
-        on_step: called with steps done and steps in all, over all networks.
+        images_NCHW: float32 in [-1, 1].
+        copies: m; 0 returns the originals.
+        rng: of the transformations.
 
     Returns:
-        The fitted generator; its curves are prefixed ``classC/`` where there is a network per class.
+        float32 ((1 + m) N, C, H, W) in [-1, 1].
 
-    Raises:
-        DataError: the fold has no images.
-        DivergedError: non-finite losses, images that are all alike, or noise.
-        StopRequested: passed on from ``on_step``.
+    Source: DAE GAN, section 4.1; methods, order of things in a fold, step 2.
     """
-    parts = _parts(train, per_class=config.per_class)
-    if not parts:
-        raise DataError("the training fold has no images; expected at least one. Check labels and splits.")
-    networks: dict[str, DcganGenerator] = {}
-    history: dict[str, Sequence[float] | Sequence[Sequence[float]]] = {}
-    steps = config.steps * len(parts)
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        for order, (name, part) in enumerate(parts.items()):
-            part_seed = stream(seed, name)
-            on_device = TrainingImages(
-                images_NCHW=part.images_NCHW.to(device), labels_N=part.labels_N.to(device), n_classes=part.n_classes
-            )
-            report = _offset(on_step, done=order * config.steps, total=steps)
-            network, curves = train_one(on_device, seed=part_seed, device=device, on_step=report)
-            check_contest(curves)
-            settle_batch_norm(network, on_device, rng=generator(part_seed, "settle"))
-            networks[name] = network
-            history |= {f"{name}/{key}" if config.per_class else key: curve for key, curve in curves.items()}
-        fitted = FittedGan(
-            networks=networks,
-            seen=tuple(count > 0 for count in train.counts),
-            per_class=config.per_class,
-            history=history,
-        )
-        check_images(fitted, train, steps=config.steps, seed=stream(seed, "check"))
-    return fitted
+    return torch.cat([images_NCHW, *(affine(images_NCHW, rng) for _ in range(copies))])
 
 
-def _offset(on_step: OnStep, *, done: int, total: int) -> Callable[[int], None]:
-    """Report the steps of one network as steps of all."""
-    return lambda step: on_step(done + step, total)
-
-
-def _parts(train: ImageSet, *, per_class: bool) -> Mapping[str, TrainingImages]:
-    """The images of each network, by the network's name."""
+def _images_by_network(
+    train: ImageSet, *, copies: int, per_class: bool, seed: int, device: torch.device
+) -> Mapping[str, TrainingImages]:
+    """What each network learns from, by the network's name."""
+    images_NCHW = affine_set(train.images_NCHW, copies=copies, rng=generator(seed, "affine"))
+    labels_N = train.labels_N.repeat(1 + copies)
+    whole = TrainingImages(
+        images_NCHW=images_NCHW.to(device), labels_N=labels_N.to(device), n_classes=len(train.classes)
+    )
     if not per_class:
-        images = TrainingImages(images_NCHW=train.images_NCHW, labels_N=train.labels_N, n_classes=len(train.classes))
-        return {network_name(None): images} if len(train) else {}
-    parts = {}
-    for index, count in enumerate(train.counts):
-        chosen_N = train.labels_N == index
-        if count:
-            parts[network_name(index)] = TrainingImages(
-                images_NCHW=train.images_NCHW[chosen_N], labels_N=torch.zeros(count, dtype=torch.int64), n_classes=1
-            )
-    return parts
+        return {network_name(None): whole}
+    return {network_name(index): _of_class(whole, index) for index, count in enumerate(train.counts) if count}
 
 
-@torch.no_grad()
-def settle_batch_norm(network: DcganGenerator, images: TrainingImages, *, rng: torch.Generator) -> None:
-    """Estimate the batch normalisation statistics of the final weights anew, and switch to evaluation.
-
-    The running averages of a short training lag behind its weights, and images would come out flat.
-
-    Args:
-        network: the trained generator; its buffers are replaced.
-        images: supply the labels, in the proportions of the training.
-        rng: of labels and latents.
-    """
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    deck = Deck(len(images), rng=rng)
-    network.train()
-    for _ in range(SETTLING_BATCHES):
-        _, labels_N = images.at(deck.deal(SETTLING_BATCH))
-        latents_NL = torch.randn(SETTLING_BATCH, network.latent_size, generator=rng)
-        network(latents_NL.to(labels_N.device), labels_N)
-    network.eval()
+def _of_class(images: TrainingImages, index: int) -> TrainingImages:
+    chosen_N = images.labels_N == index
+    return TrainingImages(
+        images_NCHW=images.images_NCHW[chosen_N], labels_N=torch.zeros_like(images.labels_N[chosen_N]), n_classes=1
+    )

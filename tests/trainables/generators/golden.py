@@ -15,6 +15,7 @@ import torch
 from spaces.generators import GENERATORS as CONFIGS
 from trainables.data.image_set import ImageSet
 from trainables.generators.base import History
+from trainables.generators.fitting import advance
 from trainables.generators.registry import GENERATORS, build
 
 FOLDER = Path(__file__).with_name("golden")
@@ -48,7 +49,9 @@ def first_curves(name: str) -> History:
     train = ImageSet(images_NCHW=images_NCHW, labels_N=labels_N, ids=ids, patients=ids, classes=("a", "b"))
     known = {field.name for field in dataclasses.fields(CONFIGS[name])}
     config = CONFIGS[name](**{key: value for key, value in SMALL.items() if key in known})
-    return build(config).fit(train, seed=3, device=torch.device("cpu"), on_step=lambda done, total: None).history
+    training = build(config).begin(train, seed=3, device=torch.device("cpu"))
+    advance(training, 20, on_step=lambda done, total: None)
+    return training.fitted().history
 
 
 def main() -> None:

@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from trainables.generators.networks.image_network import ImageNetwork
+
 INITIAL_STD = 0.02
 """Standard deviation of all initial weights (Radford et al. 2016, section 4)."""
 LEAK = 0.2
@@ -50,7 +52,7 @@ class ConditionalBatchNorm(nn.Module):
         return normed_NCHW * self.gains_KC[labels_N, :, None, None] + self.biases_KC[labels_N, :, None, None]
 
 
-class DcganGenerator(nn.Module):
+class DcganGenerator(ImageNetwork):
     """Latents and labels to images in [-1, 1].
 
     The class acts as gains and biases of every normalisation, which differ by next to nothing at first. A code added
@@ -77,9 +79,13 @@ class DcganGenerator(nn.Module):
             for each, following in zip(channels, (*channels[1:], 1), strict=True)
         )
 
-    def forward(self, latents_NL: Tensor, labels_N: Tensor) -> Tensor:
+    def noise(self, count: int, *, rng: torch.Generator) -> Tensor:
+        """Latents z ~ N(0, I), float32 (count, L)."""
+        return torch.randn(count, self.latent_size, generator=rng)
+
+    def forward(self, noise_NM: Tensor, labels_N: Tensor) -> Tensor:
         """Images float32 (N, 1, P, P) of latents (N, L) and int64 labels (N,)."""
-        features_NCHW: Tensor = self.unflatten(self.project(latents_NL))
+        features_NCHW: Tensor = self.unflatten(self.project(noise_NM))
         for norm, double in zip(self.norms, self.doublings, strict=True):
             features_NCHW = double(torch.relu(norm(features_NCHW, labels_N)))
         return torch.tanh(features_NCHW)
