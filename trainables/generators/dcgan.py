@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch.nn.functional import softplus
 
 from spaces.generators import DcganConfig
 from trainables import seeding
-from trainables.generators.adversary import BETAS, Augmentation, adversary, average_of
-from trainables.generators.curves import Curves
+from trainables.generators.adversary import BETAS, AdversarialTraining, adversary
 from trainables.generators.evolution import discriminator_loss
 from trainables.generators.networks.dcgan import DcganDiscriminator, DcganGenerator, create
-from trainables.generators.networks.image_network import ImageNetwork
-from trainables.generators.parts import Part
-from trainables.generators.training import Deck, NetworkGenerator, TrainingImages
+from trainables.generators.training import NetworkGenerator, TrainingImages
 
 STAGE_VERSION = 2
 
@@ -32,76 +25,36 @@ class Dcgan(NetworkGenerator[DcganConfig]):
 
     def train_one(self, images: TrainingImages, *, seed: int, device: torch.device) -> DcganTraining:
         """The training of one network, before its first step."""
-        network = create(
-            lambda: self.network(images.pixels, images.n_classes),
-            rng=seeding.generator(seed, "generator"),
-            device=device,
-        )
-        return DcganTraining(self.config, network, images, seed=seed, device=device)
-
-
-class DcganTraining:
-    """One network against one discriminator; a ``NetworkTraining``."""
-
-    def __init__(
-        self, config: DcganConfig, network: DcganGenerator, images: TrainingImages, *, seed: int, device: torch.device
-    ) -> None:
-        self._config = config
-        self._images = images
-        self._network = network
-        self._discriminator = adversary(
-            lambda: DcganDiscriminator(
-                pixels=images.pixels, width=config.width, n_classes=images.n_classes, batch_norm=True
-            ),
+        pixels, n_classes, config = images.pixels, images.n_classes, self.config
+        rng = seeding.generator(seed, "generator")
+        return DcganTraining(
             config,
-            keep_scale=False,
+            create(lambda: self.network(pixels, n_classes), rng=rng, device=device),
+            adversary(
+                lambda: DcganDiscriminator(pixels=pixels, width=config.width, n_classes=n_classes, batch_norm=True),
+                config,
+                keep_scale=False,
+                seed=seed,
+                device=device,
+            ),
+            images,
             seed=seed,
-            device=device,
+            betas=BETAS,
+            curves=("discriminator_loss", "generator_loss"),
         )
-        rate = config.learning_rate
-        self._network_adam = torch.optim.Adam(network.parameters(), lr=rate, betas=BETAS, fused=True)
-        self._discriminator_adam = torch.optim.Adam(self._discriminator.parameters(), lr=rate, betas=BETAS, fused=True)
-        self._average = average_of(network, config)
-        self._augment = Augmentation(config.augmentation, rng=seeding.generator(seed, "augmentation"))
-        self._deck = Deck(len(images), rng=seeding.generator(seed, "batches"))
-        self._noise_rng = seeding.generator(seed, "latents")
-        self.curves = Curves("discriminator_loss", "generator_loss")
 
-    @property
-    def parts(self) -> Mapping[str, Part]:
-        """Everything that changes from step to step."""
-        parts: dict[str, Part] = {
-            "network": self._network,
-            "discriminator": self._discriminator,
-            "network_adam": self._network_adam,
-            "discriminator_adam": self._discriminator_adam,
-            "augmentation": self._augment.rng,
-            "deck": self._deck,
-            "noise": self._noise_rng,
-        }
-        return parts if self._average is None else {**parts, "average": self._average}
+
+class DcganTraining(AdversarialTraining):
+    """One network against one discriminator."""
 
     def step(self) -> None:
         """One discriminator step, then one generator step."""
-        real_NCHW, labels_N = self._images.at(self._deck.deal(self._config.batch_size))
-        noise_NM = self._network.noise(len(labels_N), rng=self._noise_rng).to(real_NCHW.device)
-        fake_NCHW: Tensor = self._network(noise_NM, labels_N)
-
-        self._discriminator_adam.zero_grad()
+        real_NCHW, labels_N = self._real()
+        fake_NCHW = self._fake(labels_N)
         real_logits_N = self._discriminator(self._augment(real_NCHW), labels_N)
         fake_logits_N = self._discriminator(self._augment(fake_NCHW.detach()), labels_N)
         against = discriminator_loss(real_logits_N, fake_logits_N)
-        torch.autograd.backward(against)
-        self._discriminator_adam.step()
-
-        self._network_adam.zero_grad()
-        deceiving = functional.softplus(-self._discriminator(self._augment(fake_NCHW), labels_N)).mean()
-        torch.autograd.backward(deceiving, inputs=list(self._network.parameters()))
-        self._network_adam.step()
-        if self._average is not None:
-            self._average.update(self._network)
+        self._update_discriminator(against)
+        deceiving = softplus(-self._discriminator(self._augment(fake_NCHW), labels_N)).mean()
+        self._update_network(deceiving)
         self.curves.record(against, deceiving)
-
-    def sampler(self) -> ImageNetwork:
-        """A copy of the network, or of its average."""
-        return copy.deepcopy(self._network if self._average is None else self._average.network)

@@ -8,16 +8,28 @@ from typing import Any
 
 from spaces.config import as_dict
 from spaces.generators import SCRATCH, GeneratorConfig, TrainedConfig, training_part
-from trainables.generators import dcgan, egan, none
+from trainables.generators import acgan, dcgan, egan, none, wgan_gp
 from trainables.generators.base import Generator
 
 GENERATORS: Mapping[str, type[Any]] = MappingProxyType(
-    {"none": none.NoGenerator, "dcgan": dcgan.Dcgan, "egan": egan.Egan}
+    {
+        "none": none.NoGenerator,
+        "dcgan": dcgan.Dcgan,
+        "acgan": acgan.Acgan,
+        "wgan_gp": wgan_gp.WganGp,
+        "egan": egan.Egan,
+    }
 )
 """Each is constructed with its configuration, ``spaces.generators.GENERATORS`` of the same name."""
 
 STAGE_VERSIONS: Mapping[str, int] = MappingProxyType(
-    {"none": none.STAGE_VERSION, "dcgan": dcgan.STAGE_VERSION, "egan": egan.STAGE_VERSION}
+    {
+        "none": none.STAGE_VERSION,
+        "dcgan": dcgan.STAGE_VERSION,
+        "acgan": acgan.STAGE_VERSION,
+        "wgan_gp": wgan_gp.STAGE_VERSION,
+        "egan": egan.STAGE_VERSION,
+    }
 )
 """Each generator's version: raised when its numbers change, part of the key of its stages."""
 

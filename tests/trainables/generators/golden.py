@@ -29,7 +29,7 @@ SMALL = {
     "gamma": 0.5,
 }
 """Settings under which all mutations win at times, and by more than rounding could turn round."""
-TRAINED = [name for name, config in CONFIGS.items() if "steps" in {field.name for field in dataclasses.fields(config)}]
+TRAINED = [name for name in GENERATORS if "steps" in {field.name for field in dataclasses.fields(CONFIGS[name])}]
 
 
 def golden_file(name: str) -> Path:

@@ -125,6 +125,28 @@ class DcganDiscriminator(nn.Module):
         return logits_N + (classes_NF * features_NF).sum(dim=1)
 
 
+class AuxiliaryDiscriminator(nn.Module):
+    """Images to logits of being real, and to logits of the classes (Odena et al. 2017, section 3).
+
+    Args:
+        pixels, width: as in ``DcganDiscriminator``; batch normalisation is on.
+        n_classes: number of classes told apart.
+    """
+
+    def __init__(self, *, pixels: int, width: int, n_classes: int) -> None:
+        super().__init__()
+        source = DcganDiscriminator(pixels=pixels, width=width, n_classes=1, batch_norm=True)
+        self.features, self.logit = source.features, source.logit
+        self.classes = nn.Linear(self.logit.in_features, n_classes)
+
+    def forward(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits float32 (N,) and (N, K) of images (N, 1, P, P)."""
+        features_NF: Tensor = self.features(images_NCHW)
+        logits_N: Tensor = self.logit(features_NF)[:, 0]
+        classes_NK: Tensor = self.classes(features_NF)
+        return logits_N, classes_NK
+
+
 Network = TypeVar("Network", bound=nn.Module)
 
 

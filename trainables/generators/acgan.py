@@ -1,0 +1,82 @@
+"""ACGAN (Odena et al. 2017): the discriminator also tells classes apart, and both networks gain if it can."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, softplus
+
+from spaces.generators import AcganConfig
+from trainables import seeding
+from trainables.generators.adversary import BETAS, AdversarialTraining, adversary
+from trainables.generators.evolution import discriminator_loss
+from trainables.generators.networks.dcgan import AuxiliaryDiscriminator, DcganGenerator, create
+from trainables.generators.networks.image_network import ImageNetwork
+from trainables.generators.training import NetworkGenerator, TrainingImages
+
+STAGE_VERSION = 1
+
+
+class Acgan(NetworkGenerator[AcganConfig]):
+    """DCGAN's networks, the discriminator's with a second head for the classes in place of the projection."""
+
+    def network(self, pixels: int, n_classes: int) -> DcganGenerator:
+        """The generator's network: DCGAN's, conditioned on the class."""
+        config = self.config
+        return DcganGenerator(pixels=pixels, latent_size=config.latent_size, width=config.width, n_classes=n_classes)
+
+    def train_one(self, images: TrainingImages, *, seed: int, device: torch.device) -> AcganTraining:
+        """The training of the network, before its first step."""
+        pixels, n_classes, config = images.pixels, images.n_classes, self.config
+        rng = seeding.generator(seed, "generator")
+        network = create(lambda: self.network(pixels, n_classes), rng=rng, device=device)
+        discriminator = adversary(
+            lambda: AuxiliaryDiscriminator(pixels=pixels, width=config.width, n_classes=n_classes),
+            config,
+            keep_scale=False,
+            seed=seed,
+            device=device,
+        )
+        return AcganTraining(config, network, discriminator, images, seed=seed)
+
+
+class AcganTraining(AdversarialTraining):
+    """One network against one discriminator with two heads."""
+
+    def __init__(
+        self,
+        config: AcganConfig,
+        network: ImageNetwork,
+        discriminator: AuxiliaryDiscriminator,
+        images: TrainingImages,
+        *,
+        seed: int,
+    ) -> None:
+        curves = ("discriminator_loss", "generator_loss", "real_class_loss", "fake_class_loss")
+        super().__init__(config, network, discriminator, images, seed=seed, betas=BETAS, curves=curves)
+        self._class_weight = config.class_weight
+
+    def step(self) -> None:
+        """One discriminator step, then one generator step."""
+        real_NCHW, labels_N = self._real()
+        fake_NCHW = self._fake(labels_N)
+        real_logits_N, real_classes_NK = self._discriminator(self._augment(real_NCHW))
+        fake_logits_N, fake_classes_NK = self._discriminator(self._augment(fake_NCHW.detach()))
+        against = discriminator_loss(real_logits_N, fake_logits_N)
+        real_class = cross_entropy(real_classes_NK, labels_N)
+        self._update_discriminator(
+            against + self._class_weight * (real_class + cross_entropy(fake_classes_NK, labels_N))
+        )
+
+        logits_N, classes_NK = self._discriminator(self._augment(fake_NCHW))
+        deceiving, fake_class = source_loss(logits_N), cross_entropy(classes_NK, labels_N)
+        self._update_network(deceiving + self._class_weight * fake_class)
+        self.curves.record(against, deceiving, real_class, fake_class)
+
+
+def source_loss(fake_logits_N: Tensor) -> Tensor:
+    """``-E log D(G(z))``: the generator's part of L_S, not saturating.
+
+    Source: Odena et al. 2017, equation 2; in the form of Goodfellow et al. 2014, section 3.
+    """
+    return softplus(-fake_logits_N).mean()
