@@ -9,10 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from trainables import leases
+from trainables.errors import DivergedError
 from trainables.leases import Lease, held, is_gone, own_process
-from trainables.stages import StageKey, StageStore
+from trainables.stages import CHECKPOINTS, TRAINING_FILE, StageKey, StageStore, save_state
 
 
 def key(**changes: object) -> StageKey:
@@ -39,6 +41,7 @@ def test_a_stage_is_computed_once_and_found_afterwards(tmp_path: Path) -> None:
     "change",
     [
         {"stage": "pool"}, {"version": 2}, {"config": {"steps": 4}}, {"inputs": ("b",)}, {"seed": 2}, {"threads": 2},
+        {"position": 3},
     ],
 )  # fmt: skip
 def test_every_part_of_the_key_counts(change: dict[str, object]) -> None:
@@ -65,6 +68,86 @@ def test_a_failed_computation_leaves_nothing(tmp_path: Path) -> None:
         store.obtain(key(), fail, device="cpu")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert not store.obtain(key(), write(), device="cpu").record.reused  # type: ignore[arg-type]
+
+
+def test_a_training_that_diverged_is_recorded_and_fails_at_once_when_asked_for_again(tmp_path: Path) -> None:
+    def diverge(folder: Path) -> None:
+        (folder / "half.txt").write_text("half")
+        raise DivergedError("loss was nan")
+
+    store = StageStore(tmp_path)
+    with pytest.raises(DivergedError, match="loss was nan"):
+        store.obtain(key(), diverge, device="cpu")
+    files = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert files == ["stage.json"]
+    with pytest.raises(DivergedError, match="loss was nan"):
+        store.obtain(key(), write(), device="cpu")  # type: ignore[arg-type]
+
+
+def state(done: int) -> dict[str, torch.Tensor]:
+    return {"done": torch.tensor(done), "weights": torch.full((3,), float(done))}
+
+
+def test_a_training_goes_on_from_the_furthest_state_that_is_not_beyond_its_end(tmp_path: Path) -> None:
+    store = StageStore(tmp_path)
+    assert store.checkpoints(key(position=100)).latest(100) is None
+    store.checkpoints(key(position=100)).save(state(40))
+    store.checkpoints(key(position=900)).save(state(300))
+    store.checkpoints(key(position=100, seed=2)).save(state(90))
+
+    def furthest(steps: int) -> int | None:
+        found = store.checkpoints(key(position=steps)).latest(steps)
+        return None if found is None else int(found["done"])
+
+    assert [furthest(steps) for steps in (30, 100, 299, 300, 5000)] == [None, 40, 40, 300, 300]
+    with pytest.raises(ValueError, match="stop"):
+        store.obtain(key(position=200), fail, device="cpu")
+    store.obtain(key(position=200), lambda folder: save_state(folder / TRAINING_FILE, state(200)), device="cpu")
+    assert [furthest(steps) for steps in (199, 250, 400)] == [40, 200, 300]
+
+
+def fail(folder: Path) -> None:
+    raise ValueError("stop")
+
+
+def test_positions_of_one_trajectory_are_different_stages(tmp_path: Path) -> None:
+    assert key(position=100).digest != key(position=200).digest
+    assert key(position=100).trajectory == key(position=200).trajectory != key(position=100, seed=2).trajectory
+    store = StageStore(tmp_path)
+    for position in (100, 200):
+        assert not store.obtain(key(position=position), write(), device="cpu").record.reused  # type: ignore[arg-type]
+
+
+def test_a_checkpoint_goes_when_its_stage_is_finished_and_stays_when_it_is_stopped(tmp_path: Path) -> None:
+    store = StageStore(tmp_path)
+
+    def stopped(folder: Path) -> None:
+        store.checkpoints(key(position=100)).save(state(40))
+        raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        store.obtain(key(position=100), stopped, device="cpu")
+    assert len(list((tmp_path / CHECKPOINTS).iterdir())) == 1
+    store.obtain(key(position=100), write(), device="cpu")  # type: ignore[arg-type]
+    assert list((tmp_path / CHECKPOINTS).iterdir()) == []
+
+
+def test_a_half_written_checkpoint_is_never_read_and_is_swept_away(tmp_path: Path) -> None:
+    store = StageStore(tmp_path)
+    store.checkpoints(key(position=100)).save(state(40))
+    (whole,) = (tmp_path / CHECKPOINTS).iterdir()
+    pid, started, host = own_process().split(".", 2)
+    dead = whole.with_name(f".{whole.name}.abc.{pid}.{int(started) + 1}.{host}.tmp")
+    alive = whole.with_name(f".{whole.name}.abc.{own_process()}.tmp")
+    for half in (dead, alive):
+        half.write_bytes(whole.read_bytes()[:50])
+    found = store.checkpoints(key(position=100)).latest(100)
+    assert found is not None
+    assert int(found["done"]) == 40
+    whole.write_bytes(whole.read_bytes()[:50])
+    assert store.checkpoints(key(position=100)).latest(100) is None
+    store.sweep()
+    assert (dead.exists(), alive.exists()) == (False, True)
 
 
 def _slow_stage(root: Path, started: Path, seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -11,11 +12,15 @@ from torch import Tensor, nn
 from spaces.generators import DcganConfig
 from trainables.data.image_set import ImageSet
 from trainables.errors import DataError, DivergedError
-from trainables.generators.acceptance import check_contest, check_images, displacement, spread
+from trainables.generators import fitting
+from trainables.generators.acceptance import check_images, check_preview, displacement, spread
+from trainables.generators.curves import CHECKED_EVERY, Curves, check_contest
 from trainables.generators.dcgan import Dcgan
-from trainables.generators.fitted import FittedGan
+from trainables.generators.fitted import FittedNetworks
 from trainables.generators.networks.dcgan import DcganGenerator, create
-from trainables.generators.training import CHECKED_EVERY, Curves, Deck, TrainingImages, settle_batch_norm
+from trainables.generators.previews import is_due
+from trainables.generators.settling import settle
+from trainables.generators.training import Deck, affine_set
 
 CPU = torch.device("cpu")
 
@@ -32,7 +37,7 @@ def images(count: int = 12) -> ImageSet:
     )
 
 
-class Fixed(FittedGan):
+class Fixed(FittedNetworks):
     """A fitted generator whose images are given."""
 
     def __init__(self, pools: tuple[Tensor, ...]) -> None:
@@ -84,19 +89,19 @@ def test_images_that_are_not_numbers_end_as_a_recorded_failure() -> None:
     broken = dataclasses.replace(train, images_NCHW=torch.full_like(train.images_NCHW, float("nan")))
     config = DcganConfig(steps=2, batch_size=4, width=4, latent_size=4)
     with pytest.raises(DivergedError, match="discriminator_loss was nan"):
-        Dcgan(config).fit(broken, seed=0, device=CPU, on_step=lambda done, total: None)
+        fitting.fit(Dcgan(config), 2, broken, seed=0, device=CPU, on_step=lambda done, total: None)
 
 
 def test_no_images_at_all_are_refused() -> None:
     empty = images().subset(torch.empty(0, dtype=torch.int64))
     with pytest.raises(DataError, match="the training fold has no images"):
-        Dcgan(DcganConfig(steps=1)).fit(empty, seed=0, device=CPU, on_step=lambda done, total: None)
+        Dcgan(DcganConfig(steps=1)).begin(empty, seed=0, device=CPU)
 
 
 def test_a_collapsed_pool_is_refused_and_its_class_named() -> None:
     train = images(200)
     alike_NCHW = train.images_NCHW[:1] + 0.001 * torch.randn(64, 1, 32, 32, generator=rng(1))
-    with pytest.raises(DivergedError, match=r"all alike: those of class 'mass' differ by 0\.001"):
+    with pytest.raises(DivergedError, match=r"all alike: at the end, those of class 'mass' differ by 0\.001"):
         check_images(Fixed((train.images_NCHW[:64], alike_NCHW)), train, steps=1, seed=0)
 
 
@@ -110,11 +115,68 @@ def test_a_pool_of_noise_is_refused_after_a_training_of_some_length() -> None:
 
 
 def test_a_discriminator_that_has_won_is_found() -> None:
-    won, contested = [1.0] * 150 + [1e-5] * 50, [1e-5] * 150 + [0.1] * 50
+    won, contested = [1.0] * 300 + [1e-5] * 100, [1e-5] * 300 + [0.1] * 100
     check_contest({"discriminator_loss": contested})
-    check_contest({"discriminator_loss": [1e-5] * 20})
-    with pytest.raises(DivergedError, match=r"the discriminator has won .* over the last 50 steps"):
+    check_contest({"discriminator_loss": [1e-5] * 99})
+    with pytest.raises(DivergedError, match=r"the discriminator has won .* over the last 100 of 400 steps"):
         check_contest({"discriminator_loss": won})
+
+
+def test_a_discriminator_that_finds_no_child_likely_to_be_real_has_won() -> None:
+    doubted, believed = [[1e-5]] * 400, [[0.2]] * 400
+    curves = {"discriminator_loss": [0.5] * 400, "quality/minimax": doubted, "quality/heuristic": believed}
+    check_contest(curves)
+    with pytest.raises(DivergedError, match=r"the discriminator has won"):
+        check_contest({**curves, "quality/heuristic": doubted})
+
+
+def test_a_discriminator_that_has_won_ends_a_long_training_early() -> None:
+    curves = Curves("discriminator_loss")
+    with pytest.raises(DivergedError, match=r"over the last 100 of 100 steps"):
+        for _ in range(5000):
+            curves.record(torch.tensor(1e-6))
+
+
+def test_images_all_alike_at_two_looks_in_a_row_end_a_training() -> None:
+    train = images(200)
+    alike = {0: train.images_NCHW[:16], 1: train.images_NCHW[:1].expand(16, -1, -1, -1)}
+    assert not check_preview({0: alike[0]}, train, steps=100, was_alike=True)
+    assert check_preview(alike, train, steps=100, was_alike=False)
+    with pytest.raises(DivergedError, match=r"all alike: after 200 steps, those of class 'mass' differ by 0\.0000"):
+        check_preview(alike, train, steps=200, was_alike=True)
+
+
+def test_looks_come_ever_more_rarely_whatever_the_length() -> None:
+    assert [step for step in range(2000) if is_due(step)] == [0, 25, 50, 100, 200, 400, 800, 1600]
+
+
+def test_the_affine_set_has_the_originals_first_and_new_copies_after_them() -> None:
+    train = images(6)
+    expanded = affine_set(train.images_NCHW, copies=2, rng=rng())
+    assert expanded.shape == (18, 1, 32, 32)
+    assert torch.equal(expanded[:6], train.images_NCHW)
+    assert not torch.equal(expanded[6:12], train.images_NCHW)
+    assert not torch.equal(expanded[6:12], expanded[12:])
+
+
+def test_a_checkpoint_is_written_whenever_the_time_has_come_not_by_steps() -> None:
+    class Kept:
+        def __init__(self) -> None:
+            self.done: list[int] = []
+
+        def latest(self, steps: int) -> None:
+            return None
+
+        def save(self, state: Mapping[str, Tensor]) -> None:
+            self.done.append(int(state["done"]))
+
+    ticks = iter([0.0, 30.0, 59.0, 61.0, 61.0, 100.0, 130.0, 130.0, 140.0])
+    training = Dcgan(DcganConfig(batch_size=4, width=4, latent_size=4)).begin(images(), seed=0, device=CPU)
+    kept = Kept()
+    fitting.advance(
+        training, 6, on_step=lambda done, total: None, checkpoints=kept, every=60.0, clock=lambda: next(ticks)
+    )
+    assert kept.done == [3, 5]
 
 
 def test_real_images_are_accepted() -> None:
@@ -142,9 +204,7 @@ def test_settled_statistics_are_those_of_the_final_weights() -> None:
     latents_NL = torch.randn(512, 8, generator=rng(1))
     with torch.no_grad():
         batch_NCHW = network.train()(latents_NL, labels_N)
-        train = images()
-        part = TrainingImages(images_NCHW=train.images_NCHW, labels_N=train.labels_N, n_classes=2)
-        settle_batch_norm(network, part, rng=rng(2))
+        settle(network, images().labels_N, rng=rng(2))
         assert not network.training
         assert float((network(latents_NL, labels_N) - batch_NCHW).abs().mean()) < 0.05 * float(batch_NCHW.std())
     assert [m.momentum for m in network.modules() if isinstance(m, nn.BatchNorm2d)] == [None] * 3

@@ -26,7 +26,7 @@ class SpectralNorm(nn.Module):
     def __init__(self, weight: Tensor, *, rng: torch.Generator) -> None:
         super().__init__()
         matrix = weight.detach().flatten(1)
-        left = torch.randn(matrix.shape[0], generator=rng).to(matrix.device)
+        left = torch.randn(matrix.shape[0], generator=rng).to(matrix)
         for _ in range(FIRST_ITERATIONS):
             right = normalize(matrix.T @ left, dim=0)
             left = normalize(matrix @ right, dim=0)
