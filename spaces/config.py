@@ -189,8 +189,18 @@ def trial_config(flat: Mapping[str, Value], budget: Budget) -> TrialConfig:
     )
     if settings:
         name = min(settings)
-        raise ConfigError(f"'{name}' is no setting of this configuration; {nearest(name, known_names())}.")
+        chosen = f"mixer.name={mixer_type.name}, generator.name={generator_type.name}"
+        raise ConfigError(f"'{name}' is no setting of {chosen}; {nearest(name, _names_of(config))}.")
     return config
+
+
+def _names_of(config: TrialConfig) -> list[str]:
+    """The flat names that a configuration with these components understands."""
+    names = ["affine", "mixer.name", "generator.name"]
+    for group in ("preprocess", "generator", "synthetic", "mixer", "classifier"):
+        part = getattr(config, group)
+        names += [f"{group}.{field.name}" for field in dataclasses.fields(part)] if part is not None else []
+    return names
 
 
 def _component(registry: Mapping[str, type[Any]], name: str, value: Value) -> type[Any]:

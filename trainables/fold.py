@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from spaces.config import TrialConfig, as_dict
-from spaces.generators import NoGeneratorConfig, TrainedConfig, training_part
+from spaces.generators import TrainedConfig, training_part
 from trainables import pool
 from trainables.classifiers import training
 from trainables.data import affine
@@ -32,6 +32,7 @@ from trainables.files import read_json, write_json
 from trainables.generators import registry as generators
 from trainables.generators.fitting import CHECKPOINT_SECONDS, advance
 from trainables.generators.previews import write_previews
+from trainables.metrics import extractor, fidelity
 from trainables.metrics.classification import scores
 from trainables.mixers import registry as mixers
 from trainables.results import FoldResult, Prediction, StageRecord
@@ -106,8 +107,11 @@ class _Fold:
         start = time.perf_counter()
         preprocessed = self._preprocess()
         real = load_image_set(preprocessed.folder)
-        synthetic = self._synthetic(preprocessed, real)
-        classifier = self._classify(real, synthetic)
+        generator = self._generator(preprocessed, real) if self._config.synthetic is not None else None
+        synthetic = self._synthetic(generator, real) if generator is not None else None
+        learnt_from = tuple(record.key for record in self._records)
+        found = self._fidelity(preprocessed, generator, real) if generator is not None else {}
+        classifier = self._classify(real, synthetic, learnt_from)
         test = self._test_images(preprocessed.folder)
         probabilities_NK = classifier.probabilities(test.images_NCHW)
         result = FoldResult(
@@ -118,6 +122,7 @@ class _Fold:
             stages=tuple(self._records),
             predictions=_predictions(test, probabilities_NK),
             counts={"real": len(real), "synthetic": len(synthetic) if synthetic else 0, "test": len(test)},
+            fidelity=found,
             seconds=time.perf_counter() - start,
             peak_bytes=peak_bytes(self._environment.device),
         )
@@ -142,7 +147,8 @@ class _Fold:
     def _obtain(self, key: StageKey, compute: Callable[[Path], None]) -> Stage:
         self._environment.report(key.stage, 0, 0)
         stage = self._environment.store.obtain(key, compute, device=str(self._environment.device))
-        self._records.append(stage.record)
+        if stage.record.key not in (record.key for record in self._records):
+            self._records.append(stage.record)
         return stage
 
     def _preprocess(self) -> Stage:
@@ -165,13 +171,14 @@ class _Fold:
         )
         return self._obtain(key, compute)
 
-    def _synthetic(self, preprocessed: Stage, real: ImageSet) -> ImageSet | None:
-        if isinstance(self._config.generator, NoGeneratorConfig) or self._config.synthetic is None:
-            return None
-        generator = self._generator(preprocessed, real)
+    def _synthetic(self, generator: Stage, real: ImageSet) -> ImageSet:
+        """The trial's share of the pool."""
+        assert self._config.synthetic is not None  # noqa: S101 - there is a generator
         counts = pool.shares(real.counts, self._config.synthetic)
-        folders = [self._chunk(generator, real, label, start) for label, start in pool.chunks(counts)]
-        return pool.take(folders, counts, real.classes)
+        return pool.take(self._chunks(generator, real, counts), counts, real.classes)
+
+    def _chunks(self, generator: Stage, real: ImageSet, counts: tuple[int, ...]) -> list[Path]:
+        return [self._chunk(generator, real, label, start) for label, start in pool.chunks(counts)]
 
     @property
     def _trained(self) -> TrainedConfig:
@@ -239,7 +246,56 @@ class _Fold:
         )
         return self._obtain(key, compute).folder
 
-    def _classify(self, real: ImageSet, synthetic: ImageSet | None) -> training.TrainedClassifier:
+    def _extractor(self, preprocessed: Stage, real: ImageSet) -> Stage:
+        environment = self._environment
+        key = StageKey(
+            stage="extractor",
+            version=extractor.STAGE_VERSION,
+            config={"recipe": extractor.RECIPE_DIGEST},
+            inputs=(preprocessed.record.key,),
+            seed=self._seed("extractor"),
+            threads=environment.threads,
+        )
+
+        def compute(folder: Path) -> None:
+            self._guard(real, "extractor")
+            trained = extractor.train_extractor(
+                real,
+                seed=key.seed,
+                device=environment.device,
+                on_step=lambda done, total: environment.report("extractor", done, total),
+            )
+            save_file(trained.state(), folder / "state.safetensors")
+
+        return self._obtain(key, compute)
+
+    def _fidelity(self, preprocessed: Stage, generator: Stage, real: ImageSet) -> Mapping[str, float | None]:
+        """How faithful as many synthetic images as there are real ones are: the same for every share of the pool."""
+        environment = self._environment
+        folders = self._chunks(generator, real, real.counts)
+        features = self._extractor(preprocessed, real)
+        key = StageKey(
+            stage="fidelity",
+            version=fidelity.STAGE_VERSION,
+            config={},
+            inputs=(features.record.key, generator.record.key, *(folder.name for folder in folders)),
+            seed=self._seed("fidelity"),
+            threads=environment.threads,
+        )
+
+        def compute(folder: Path) -> None:
+            self._guard(real, "fidelity")
+            weights = load_file(features.folder / "state.safetensors")
+            trained = extractor.load_extractor(weights, len(real.classes), environment.device)
+            synthetic = pool.take(folders, real.counts, real.classes)
+            found = fidelity.fidelity(real, synthetic, trained, seed=key.seed)
+            fidelity.write_fidelity(folder, found, real.classes)
+
+        return fidelity.read_fidelity(self._obtain(key, compute).folder)
+
+    def _classify(
+        self, real: ImageSet, synthetic: ImageSet | None, learnt_from: tuple[str, ...]
+    ) -> training.TrainedClassifier:
         config, environment = self._config, self._environment
         self._guard(real, "classifier")
         balanced = config.synthetic is not None and config.synthetic.balance
@@ -253,7 +309,7 @@ class _Fold:
                 "counts": [real.counts, synthetic.counts if synthetic else ()],
                 "balance": balanced,
             },
-            inputs=tuple(record.key for record in self._records),
+            inputs=learnt_from,
             seed=self._seed("classifier"),
             threads=environment.threads,
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from spaces.space import Assignment
@@ -41,7 +41,8 @@ class FoldResult:
     """One finished fold of one trial.
 
     ``counts`` are the numbers of real and synthetic training images and of test images; ``seconds`` is the fold's own
-    wall time, without what was reused.
+    wall time, without what was reused. ``fidelity`` says how good the synthetic images are (``kid``, ``copy_rate``,
+    ...); it is empty where there are none.
     """
 
     fold: int
@@ -51,6 +52,7 @@ class FoldResult:
     counts: Mapping[str, int]
     seconds: float
     peak_bytes: int
+    fidelity: Scores = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -58,7 +60,7 @@ class FoldResult:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> FoldResult:
-        """The inverse of ``to_dict``."""
+        """The inverse of ``to_dict``; records of searches that knew no fidelity are read too."""
         return cls(
             fold=data["fold"],
             scores=data["scores"],
@@ -69,6 +71,7 @@ class FoldResult:
             counts=data["counts"],
             seconds=data["seconds"],
             peak_bytes=data["peak_bytes"],
+            fidelity=data.get("fidelity", {}),
         )
 
 
@@ -86,9 +89,12 @@ def summarise(folds: Iterable[FoldResult]) -> dict[str, Summary]:
     A score that is undefined in a fold is left out of that fold; one that is defined nowhere has mean None; the
     standard deviation of a single value is None.
     """
-    finished = list(folds)
-    names = dict.fromkeys(name for fold in finished for name in fold.scores)
-    return {name: _summary([fold.scores.get(name) for fold in finished]) for name in names}
+    return _summaries([fold.scores for fold in folds])
+
+
+def _summaries(rows: Sequence[Scores]) -> dict[str, Summary]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: _summary([row.get(name) for row in rows]) for name in names}
 
 
 def _summary(values: list[float | None]) -> Summary:
@@ -120,3 +126,19 @@ class TrialResult:
     def scores(self) -> dict[str, Summary]:
         """Every score's mean and standard deviation over the finished folds."""
         return summarise(self.folds)
+
+    @property
+    def fidelity(self) -> dict[str, Summary]:
+        """Every measure of the synthetic images, summarised like ``scores``; empty where the trial has none."""
+        return _summaries([fold.fidelity for fold in self.folds])
+
+    @property
+    def copy_rate(self) -> float | None:
+        """Mean share of the synthetic images that copy a training image; None without such images."""
+        summary = self.fidelity.get("copy_rate")
+        return summary.mean if summary else None
+
+    def feasible(self, max_copy_rate: float | None) -> bool:
+        """Whether the trial's copy rate, as far as it is defined, is within the search's limit (None: no limit)."""
+        rate = self.copy_rate
+        return max_copy_rate is None or rate is None or rate <= max_copy_rate

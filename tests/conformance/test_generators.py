@@ -321,7 +321,7 @@ def test_options_are_checked_and_refused_with_the_valid_names(name: str) -> None
     flat = {f"generator.{key}": value for key, value in needed(name).items()}
     base = {"mixer.name": "blend", "generator.name": name, **flat}
     trial_config(base, BUDGETS["quick"])
-    with pytest.raises(ConfigError, match=r"'generator\.stepz' is no setting .*did you mean 'generator\.steps'"):
+    with pytest.raises(ConfigError, match=r"'generator\.stepz' is no setting of .*did you mean 'generator\.steps'"):
         trial_config({**base, "generator.stepz": 3}, BUDGETS["quick"])
     with pytest.raises(ConfigError, match=r"generator\.steps is 0; expected at least 1"):
         trial_config({**base, "generator.steps": 0}, BUDGETS["quick"])

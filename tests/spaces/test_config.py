@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -9,10 +10,10 @@ import pytest
 from spaces.budget import BUDGETS, budget_named
 from spaces.config import TrialConfig, check_space, trial_config
 from spaces.errors import ConfigError, SpaceError
-from spaces.generators import EganConfig, NoGeneratorConfig
+from spaces.generators import GENERATORS, DaeGanConfig, EganConfig, NoGeneratorConfig
 from spaces.presets import PRESETS
 from spaces.reference import reference_policies
-from spaces.space import space_from_yaml
+from spaces.space_file import space_from_yaml
 
 QUICK = BUDGETS["quick"]
 
@@ -60,7 +61,7 @@ def test_a_mixer_without_synthetic_images_has_no_generator() -> None:
         ({"mixer.name": "mxup"}, "did you mean 'mixup'"),
         ({"mixer.name": "mixup", "mixer.mixup_alpha": 0.0}, "more than 0"),
         ({"mixer.name": "mixup", "mixer.mixup_alpha": "much"}, "expected float"),
-        ({"mixer.name": "mixup", "mixer.genmix_alpha": 0.3}, "no setting of this configuration"),
+        ({"mixer.name": "mixup", "mixer.genmix_alpha": 0.3}, "no setting of mixer.name=mixup"),
         ({"classifier.epochs": True}, "expected int"),
         ({"classifier.name": "resnet5"}, "did you mean 'resnet50'"),
         ({"affine": "on"}, "expected on or off"),
@@ -78,6 +79,49 @@ def test_a_space_over_names_or_bounds_that_no_trial_understands_is_refused() -> 
         check_space(space_from_yaml(dimension.format("classifier.lerning_rate", 0.1, 1), source="t"), QUICK)
     with pytest.raises(SpaceError, match="at most 1"):
         check_space(space_from_yaml(dimension.format("classifier.learning_rate", 0.1, 2), source="t"), QUICK)
+
+
+def test_a_searched_setting_of_a_generator_has_the_configurations_default() -> None:
+    for space in PRESETS.values():
+        for dimension in space.dimensions:
+            for generator in space.generators_of(dimension):
+                default = {each.name: each.default for each in dataclasses.fields(GENERATORS[str(generator)])}[
+                    dimension.name.partition(".")[2]
+                ]
+                assert dimension.parameter.default == default or default == "", (generator, dimension.name)
+
+
+@pytest.mark.parametrize(
+    ("generator", "names"),
+    [
+        ("dcgan", ""),
+        ("acgan", ""),
+        ("wgan_gp", ""),
+        ("egan", "gamma survivors discriminator_steps"),
+        (
+            "dae_gan",
+            "gamma survivors discriminator_steps mixing_alpha components latent_size centre_range sigma mixture",
+        ),
+        ("stylegan", "r1_weight augmentation"),
+        ("diffusion", "sampling_steps guidance pretrained"),
+        ("textual_inversion", "pretrained tokens_per_class steps strength"),
+    ],
+)
+def test_each_generator_has_its_own_dimensions_in_genmix(generator: str, names: str) -> None:
+    space, _ = PRESETS["genmix"].fix("generator.name", generator)
+    own = {name for name in space.names if name.startswith("generator.")} - {"generator.name"}
+    assert own == {f"generator.{name}" for name in names.split()}
+
+
+def test_every_part_of_dae_gan_can_be_switched_off_on_its_own() -> None:
+    space = PRESETS["dae_gan"]
+    whole = trial_config(space.complete({}), QUICK).generator
+    assert isinstance(whole, DaeGanConfig)
+    parts = {"residual": False, "attention": False, "mixture": "off", "mixed_input": False, "affine_copies": 0}
+    for name, off in parts.items():
+        flat = space.complete({f"generator.{name}": off})
+        assert space.contains(flat)
+        assert trial_config(flat, QUICK).generator == dataclasses.replace(whole, **{name: off})  # type: ignore[arg-type]
 
 
 def test_the_reference_policies_are_trials_and_lie_in_the_space_they_refer_to() -> None:

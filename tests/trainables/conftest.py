@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from spaces.budget import BUDGETS
 from spaces.config import TrialConfig, trial_config
+from spaces.generators import GENERATORS
 from spaces.parameter import Value
 from trainables.data.cohort import Cohort, read_cohort
 from trainables.fold import Environment
@@ -73,7 +75,12 @@ def tiny_trial() -> Callable[..., TrialConfig]:
 
     def build(**flat: Value) -> TrialConfig:
         named = {name.replace("__", "."): value for name, value in flat.items()}
-        known = {name: value for name, value in TINY.items() if "generator.name" in named or "generator" not in name}
+        fields = {field.name for field in dataclasses.fields(GENERATORS[str(named.get("generator.name", "none"))])}
+        known = {
+            name: value
+            for name, value in TINY.items()
+            if not name.startswith("generator.") or name.removeprefix("generator.") in fields
+        }
         return trial_config({**known, **named}, replace(BUDGETS["quick"], generators={}))
 
     return build

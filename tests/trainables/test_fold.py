@@ -61,7 +61,9 @@ def test_two_trials_with_one_generator_train_it_once_and_score_as_if_alone(
     shared = run_fold(genmix(tiny_trial), split, environment).result
     alone = run_fold(genmix(tiny_trial), split, replace(environment, store=StageStore(tmp_path / "empty"))).result
     reused = {stage.name: stage.reused for stage in shared.stages}
-    assert reused == {"preprocess": True, "generator": True, "pool": True, "classifier": False}
+    shared_stages = ("preprocess", "generator", "pool", "extractor", "fidelity")
+    assert reused == {**dict.fromkeys(shared_stages, True), "classifier": False}
+    assert shared.fidelity == alone.fidelity
     assert shared.scores == alone.scores
     assert shared.predictions == alone.predictions
 
@@ -116,7 +118,7 @@ def test_an_image_of_a_test_patient_among_the_training_images_raises(
         run_fold(tiny_trial(), leaky, environment)
 
 
-@pytest.mark.parametrize("stage", ["generator", "classifier"])
+@pytest.mark.parametrize("stage", ["generator", "extractor", "classifier"])
 def test_every_stage_that_trains_refuses_a_test_patients_image_by_itself(
     environment: Environment, tiny_trial: Build, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
@@ -128,8 +130,10 @@ def test_every_stage_that_trains_refuses_a_test_patients_image_by_itself(
     with pytest.raises(LeakError, match=f"'{stage}' of fold 0"):
         if stage == "generator":
             fold._generator(preprocessed, leaked)
+        elif stage == "extractor":
+            fold._extractor(preprocessed, leaked)
         else:
-            fold._classify(leaked, None)
+            fold._classify(leaked, None, ())
 
 
 def test_a_trial_leaves_out_the_folds_that_are_finished(environment: Environment, tiny_trial: Build) -> None:
@@ -148,3 +152,63 @@ def test_predictions_cover_each_test_image_once_with_its_true_label(
     labels = {entry.id: entry.label for entry in cohort.entries}
     assert all(each.label == labels[each.image] for each in predictions)
     assert all(sum(each.probabilities) == pytest.approx(1) for each in predictions)
+
+
+def test_fidelity_is_that_of_the_generator_whatever_share_of_the_pool_a_trial_takes(
+    environment: Environment, tiny_trial: Build
+) -> None:
+    split = make_folds(environment.cohort, folds=3, seed=0)[0]
+    few = run_fold(genmix(tiny_trial, synthetic__ratio=0.25), split, environment).result
+    many = run_fold(genmix(tiny_trial, synthetic__ratio=2.0, synthetic__balance=True), split, environment).result
+    assert few.fidelity == many.fidelity
+    assert {"kid", "coverage", "copy_rate", "density_dark"} <= set(few.fidelity)
+    assert run_fold(tiny_trial(), split, environment).result.fidelity == {}
+
+
+def test_trials_that_differ_in_how_images_are_drawn_share_the_training(
+    environment: Environment, tiny_trial: Build
+) -> None:
+    split = make_folds(environment.cohort, folds=3, seed=0)[0]
+    keys = []
+    for guidance in (1.0, 3.0):
+        config = genmix(tiny_trial, generator__name="diffusion", generator__guidance=guidance)
+        result = run_fold(config, split, environment).result
+        keys.append({stage.name: stage.key for stage in result.stages})
+    assert keys[0]["generator"] == keys[1]["generator"]
+    assert keys[0]["pool"] != keys[1]["pool"]
+
+
+def test_a_longer_training_goes_on_from_the_end_of_a_shorter_one(
+    environment: Environment, tiny_trial: Build, tmp_path: Path
+) -> None:
+    split = make_folds(environment.cohort, folds=3, seed=0)[0]
+    reported: list[int] = []
+    here = replace(environment, report=lambda stage, done, total: reported.append(done) if total == 5 else None)
+    run_fold(genmix(tiny_trial, generator__steps=3), split, here)
+    run_fold(genmix(tiny_trial, generator__steps=5), split, here)
+    assert [done for done in reported if done] == [4, 5]
+    run_fold(genmix(tiny_trial, generator__steps=5), split, replace(here, store=StageStore(tmp_path / "alone")))
+    longer = {name: content for name, content in stage_bytes(tmp_path / "stages").items() if "-5/" in name}
+    alone = {name: content for name, content in stage_bytes(tmp_path / "alone").items() if "-5/" in name}
+    assert longer == alone
+
+
+def test_a_killed_generator_goes_on_from_its_checkpoint_to_the_same_bytes(
+    environment: Environment, tiny_trial: Build, tmp_path: Path
+) -> None:
+    split = make_folds(environment.cohort, folds=3, seed=0)[0]
+    reported: list[int] = []
+
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if stage == "generator" and done:
+            reported.append(done)
+            if len(reported) == 3:
+                raise KeyboardInterrupt
+
+    here = replace(environment, report=interrupt, checkpoint_seconds=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        run_fold(genmix(tiny_trial, generator__steps=6), split, here)
+    run_fold(genmix(tiny_trial, generator__steps=6), split, here)
+    assert reported == [1, 2, 3, 4, 5, 6]
+    run_fold(genmix(tiny_trial, generator__steps=6), split, replace(environment, store=StageStore(tmp_path / "alone")))
+    assert stage_bytes(tmp_path / "stages") == stage_bytes(tmp_path / "alone")

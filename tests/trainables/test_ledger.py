@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,8 +27,8 @@ def fold(number: int, **scores: float | None) -> FoldResult:
     )
 
 
-def test_a_search_record_survives_its_file(tmp_path: Path) -> None:
-    record = SearchRecord(
+def made_up_record() -> SearchRecord:
+    return SearchRecord(
         name="s",
         space=PRESETS["genmix"],
         data=DataRecord(
@@ -36,9 +38,48 @@ def test_a_search_record_survives_its_file(tmp_path: Path) -> None:
         budget="quick", folds=3, metric="auroc", seed=1, sampler="tpe", scheduler="asha", trials=4, threads=1,
         tracking_uri="sqlite:///x", created=1.0, versions={"torch": "2"},
     )  # fmt: skip
-    ledger = Ledger(tmp_path)
+
+
+def test_a_search_record_survives_its_file(tmp_path: Path) -> None:
+    record, ledger = made_up_record(), Ledger(tmp_path)
     ledger.write_search(record)
     assert ledger.search() == record
+    limited = replace(record, max_copy_rate=0.05)
+    ledger.write_search(limited)
+    assert ledger.search() == limited
+
+
+def test_records_from_before_fidelity_and_a_copy_limit_are_read(tmp_path: Path) -> None:
+    stored = fold(0, auroc=0.5).to_dict()
+    del stored["fidelity"]
+    assert FoldResult.from_dict(stored) == fold(0, auroc=0.5)
+    measured = replace(fold(0, auroc=0.5), fidelity={"kid": 0.1, "copy_rate": None})
+    assert FoldResult.from_dict(json.loads(json.dumps(measured.to_dict()))) == measured
+    data = made_up_record().to_dict()
+    del data["max_copy_rate"]
+    assert SearchRecord.from_dict(data) == made_up_record()
+
+
+@pytest.mark.parametrize(
+    ("rates", "limit", "feasible"),
+    [
+        ([], 0.0, True),
+        ([None, None], 0.0, True),
+        ([0.0, 0.1], 0.05, True),
+        ([0.0, 0.11], 0.05, False),
+        ([None, 0.11], 0.05, False),
+        ([1.0], None, True),
+    ],
+)
+def test_a_trial_is_feasible_up_to_a_mean_copy_rate(
+    tmp_path: Path, rates: list[float | None], limit: float | None, feasible: bool
+) -> None:
+    ledger = Ledger(tmp_path)
+    trial_id = ledger.add_trial({}, reference=None)
+    ledger.record_fold(trial_id, fold(9, auroc=0.5))
+    for number, rate in enumerate(rates):
+        ledger.record_fold(trial_id, replace(fold(number, auroc=0.5), fidelity={"copy_rate": rate}))
+    assert ledger.trial(trial_id).feasible(limit) == feasible
 
 
 def test_a_trial_is_read_back_as_it_was_recorded(tmp_path: Path) -> None:
