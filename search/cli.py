@@ -6,16 +6,19 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from search.pretrained import PRETRAINED, fetch, leave_missing
 from search.settings import NewSearch, Resources, Resumption, SettingsError, check_name, parse_duration
 from spaces.budget import BUDGETS, Budget, budget_named
 from spaces.config import check_space
 from spaces.describe import describe_space, list_spaces
 from spaces.errors import InputError, SpaceError, nearest
 from spaces.presets import PRESETS
-from spaces.space import Space, space_from_yaml
+from spaces.space import Space
+from spaces.space_file import space_from_yaml
 from trainables.metrics.catalogue import SCORES
 
 EXIT_FAILED_TRIALS = 1
@@ -25,7 +28,7 @@ SCHEDULERS = ("asha", "fifo")
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 _FIXED_WHEN_RESUMED = (
     "space", "set", "budget", "data", "labels", "slice", "positive", "skip_bad_images", "folds", "seed", "metric",
-    "sampler", "scheduler", "name",
+    "sampler", "scheduler", "max_copy_rate", "name",
 )  # fmt: skip
 
 
@@ -64,6 +67,13 @@ def _share(text: str) -> float:
     return value
 
 
+def _proportion(text: str) -> float:
+    value = _share(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 0 to 1")
+    return value
+
+
 def _duration(text: str) -> float:
     try:
         return parse_duration(text)
@@ -96,6 +106,9 @@ def _search_parser() -> _Parser:
     what.add_argument("--trials", type=_count, metavar="N", help="how many configurations (the budget's)")
     what.add_argument("--time-budget", type=_duration, metavar="TIME", help="stop after 90s, 15m, 2h, ...; resumable")
     what.add_argument("--metric", metavar="SCORE", help="the score to improve (balanced_accuracy)")
+    what.add_argument(
+        "--max-copy-rate", type=_proportion, metavar="X", help="no trial is best that copies more, 0 to 1 (no limit)"
+    )
     what.add_argument("--sampler", metavar="NAME", help=f"{', '.join(SAMPLERS)} (tpe)")
     what.add_argument("--scheduler", metavar="NAME", help=f"{', '.join(SCHEDULERS)}: stop poor trials early (asha)")
     what.add_argument("--seed", type=_seed, metavar="N", help="everything random descends from it (0)")
@@ -176,12 +189,26 @@ def _search(arguments: Sequence[str]) -> int:
     settings, notes = _new_search(given)
     for note in notes:
         print(note)
+    named = {assignment.partition("=")[0].strip() for assignment in given.set or ()}
     if given.describe:
-        print(describe_space(settings.space, settings.budget), flush=True)
+        print(describe_space(settings.space, settings.budget, missing=_missing(settings, named)), flush=True)
         return 0
+    if PRETRAINED in named:
+        fetch(settings.space)
+    space, missing = leave_missing(settings.space, settings.budget, named=named)
+    for note in missing:
+        print(note)
     from search.runner import start_search
 
-    return start_search(settings)
+    return start_search(replace(settings, space=space))
+
+
+def _missing(settings: NewSearch, named: set[str]) -> tuple[str, ...]:
+    """What of the space cannot start here, a line each; nothing is downloaded for that."""
+    try:
+        return leave_missing(settings.space, settings.budget, named=named)[1]
+    except SpaceError as error:
+        return (str(error),)
 
 
 def _resources(given: argparse.Namespace) -> Resources:
@@ -231,6 +258,7 @@ def _new_search(given: argparse.Namespace) -> tuple[NewSearch, list[str]]:
         metric=_metric(given.metric or "balanced_accuracy"),
         sampler=_one_of("--sampler", given.sampler or "tpe", SAMPLERS),
         scheduler=_one_of("--scheduler", given.scheduler or "asha", SCHEDULERS),
+        max_copy_rate=given.max_copy_rate,
         storage=given.storage,
         name=check_name(given.name) if given.name is not None else None,
         tracking_uri=given.tracking_uri or DEFAULT_TRACKING_URI,
@@ -255,7 +283,7 @@ def _metric(name: str) -> str:
 
 
 def _space(name: str, fixed: Sequence[str], budget: Budget) -> tuple[Space, list[str]]:
-    space = whole = _load_space(name).with_defaults(budget.settings)
+    space = whole = _load_space(name).with_defaults(budget.settings, generators=budget.generators)
     notes: list[str] = []
     for assignment in fixed:
         dimension, equals, value = assignment.partition("=")
@@ -263,6 +291,7 @@ def _space(name: str, fixed: Sequence[str], budget: Budget) -> tuple[Space, list
             raise SpaceError(f"--set {assignment} has no '='; write --set generator.name=egan.")
         space, added = _fix(space, dimension.strip(), value.strip(), whole)
         notes += [f"--set {note}." for note in added]
+    space = space.narrowed()
     check_space(space, budget)
     return space, notes
 
@@ -275,9 +304,15 @@ def _fix(space: Space, dimension: str, value: str, whole: Space) -> tuple[Space,
             f"leave one of them out."
         )
     try:
-        return space.fix(dimension, value)
+        return space.fix(dimension, _absolute(value) if dimension == PRETRAINED else value)
     except SpaceError as error:
         raise SpaceError(f"--set {dimension}={value}: {error}") from None
+
+
+def _absolute(value: str) -> str:
+    """The path of what lies on this machine from anywhere: trials are computed, and resumed, in other folders."""
+    path = Path(value).expanduser()
+    return str(path.resolve()) if value and path.exists() else value
 
 
 def _load_space(name: str) -> Space:

@@ -107,7 +107,7 @@ class Display:
             f"{count['pruned']} pruned, {count['failed']} failed; {_clock(elapsed)} elapsed, "
             f"{self._left(trials, elapsed)}"
         ]
-        ranked = rank(trials, self._record.metric)
+        ranked = rank(trials, self._record)
         if ranked:
             best = format_score(ranked[0].scores[self._record.metric])
             lines.append(f"best so far: {self._record.metric} {best}  {policy(ranked[0].config)} ({ranked[0].id})")

@@ -62,6 +62,7 @@ def prepare(settings: NewSearch, allotment: Allotment, console: Console) -> Ledg
         tracking_uri=tracking_uri,
         created=time.time(),
         versions=_versions(),
+        max_copy_rate=settings.max_copy_rate,
     )
     ledger = Ledger(reserve(settings.storage, settings.name, settings.space.name))
     record = replace(record, name=ledger.folder.name)

@@ -11,20 +11,46 @@ from rich.console import Console
 from rich.table import Table
 
 from spaces.budget import budget_named
-from spaces.parameter import Value, format_value
+from spaces.generators import SCRATCH
+from spaces.parameter import Value
 from trainables.files import write_atomically, write_json
 from trainables.ledger import Ledger, SearchRecord
 from trainables.metrics.catalogue import maximizes
 from trainables.metrics.intervals import Interval, bootstrap_by_patient
 from trainables.results import FoldResult, Summary, TrialResult
 
-_SHORT_NAMES = {"classifier.learning_rate": "lr", "mixer.mixup_alpha": "alpha", "mixer.genmix_alpha": "alpha"}
+_SHORT_NAMES = {
+    "classifier.learning_rate": "lr",
+    "mixer.mixup_alpha": "alpha",
+    "mixer.genmix_alpha": "alpha",
+    "generator.survivors": "mu",
+    "generator.discriminator_steps": "D",
+    "generator.mixing_alpha": "mix",
+    "generator.components": "K",
+    "generator.latent_size": "z",
+    "generator.centre_range": "c",
+    "generator.mixed_input": "mixed",
+    "generator.affine_copies": "copies",
+    "generator.r1_weight": "r1",
+    "generator.sampling_steps": "ddim",
+    "generator.guidance": "cfg",
+    "generator.tokens_per_class": "tokens",
+}
 _LEADERBOARD_SCORES = ("balanced_accuracy", "auroc", "accuracy", "macro_f1")
+_LEADERBOARD_FIDELITY = ("kid", "copy_rate")
 
 
-def rank(trials: Sequence[TrialResult], metric: str) -> list[TrialResult]:
-    """The completed trials in which the metric is defined, best first; the earlier of two equals first."""
-    scored = [trial for trial in trials if trial.state == "completed" and _mean(trial, metric) is not None]
+def rank(trials: Sequence[TrialResult], record: SearchRecord) -> list[TrialResult]:
+    """The completed trials that can be the best of a search, best first; the earlier of two equals first.
+
+    The search's metric is defined in them, and their copy rate is within its limit.
+    """
+    metric = record.metric
+    scored = [
+        trial
+        for trial in trials
+        if trial.state == "completed" and _mean(trial, metric) is not None and trial.feasible(record.max_copy_rate)
+    ]
     return sorted(scored, key=lambda trial: _mean(trial, metric) or 0.0, reverse=maximizes(metric))
 
 
@@ -44,14 +70,28 @@ def policy(config: Mapping[str, Value]) -> str:
         short = _SHORT_NAMES.get(name, name.rpartition(".")[2])
         if isinstance(value, bool):
             words += [short] if value else []
+        elif isinstance(value, str):
+            words += _word(short, value)
         else:
-            words.append(f"{short}={format_value(value)}")
+            words.append(f"{short}={_rough(value)}")
     return " ".join(words)
+
+
+def _rough(value: float) -> str:
+    """A number in two digits; whole numbers in all of them."""
+    return str(value) if isinstance(value, int) else f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _word(name: str, value: str) -> list[str]:
+    """A named value: itself, the end of a path, or its name where it says that something is not there."""
+    if value == SCRATCH:
+        return []
+    return [f"{name}=off"] if value == "off" else [value.rstrip("/").rpartition("/")[2]]
 
 
 def result_data(record: SearchRecord, trials: Sequence[TrialResult]) -> dict[str, Any]:
     """The content of ``result.json``: documented in the README, for machines."""
-    ranked = rank(trials, record.metric)
+    ranked = rank(trials, record)
     return {
         "search": record.name,
         "space": record.space.name,
@@ -66,15 +106,22 @@ def result_data(record: SearchRecord, trials: Sequence[TrialResult]) -> dict[str
             "bad_images": [list(each) for each in record.data.bad_images],
         },
         "metric": record.metric,
+        "max_copy_rate": record.max_copy_rate,
         "seed": record.seed,
         "best": _best(ranked[0], record) if ranked else None,
-        "trials": [_trial(trial) for trial in trials],
+        "trials": [_trial(trial, record) for trial in trials],
     }
 
 
 def _best(trial: TrialResult, record: SearchRecord) -> dict[str, Any]:
     pooled = {name: asdict(interval) for name, interval in intervals(trial, record).items()}
-    return {"trial": trial.id, "config": dict(trial.config), "scores": _scores(trial.scores), "intervals": pooled}
+    return {
+        "trial": trial.id,
+        "config": dict(trial.config),
+        "scores": _summaries(trial.scores),
+        "fidelity": _summaries(trial.fidelity),
+        "intervals": pooled,
+    }
 
 
 def intervals(trial: TrialResult, record: SearchRecord) -> dict[str, Interval]:
@@ -95,14 +142,16 @@ def intervals(trial: TrialResult, record: SearchRecord) -> dict[str, Interval]:
     return {name: interval for name, interval in found.items() if interval is not None}
 
 
-def _trial(trial: TrialResult) -> dict[str, Any]:
+def _trial(trial: TrialResult, record: SearchRecord) -> dict[str, Any]:
     return {
         "id": trial.id,
         "state": trial.state,
         "reference": trial.reference,
         "config": dict(trial.config),
         "folds": [_fold(fold) for fold in trial.folds],
-        "scores": _scores(trial.scores),
+        "scores": _summaries(trial.scores),
+        "fidelity": _summaries(trial.fidelity),
+        "feasible": trial.feasible(record.max_copy_rate),
         "error": trial.error,
     }
 
@@ -112,10 +161,16 @@ def _fold(fold: FoldResult) -> dict[str, Any]:
         {"name": stage.name, "key": stage.key, "seconds": stage.seconds, "reused": stage.reused}
         for stage in fold.stages
     ]
-    return {"fold": fold.fold, "scores": dict(fold.scores), "counts": dict(fold.counts), "stages": stages}
+    return {
+        "fold": fold.fold,
+        "scores": dict(fold.scores),
+        "fidelity": dict(fold.fidelity),
+        "counts": dict(fold.counts),
+        "stages": stages,
+    }
 
 
-def _scores(scores: Mapping[str, Summary]) -> dict[str, dict[str, float | None]]:
+def _summaries(scores: Mapping[str, Summary]) -> dict[str, dict[str, float | None]]:
     return {name: {"mean": summary.mean, "std": summary.std} for name, summary in scores.items()}
 
 
@@ -123,7 +178,7 @@ def write_outcome(ledger: Ledger) -> None:
     """Write ``result.json`` and, once a trial is complete, ``best.yaml`` into the search's folder."""
     record, trials = ledger.search(), ledger.trials()
     write_json(ledger.folder / "result.json", result_data(record, trials))
-    ranked = rank(trials, record.metric)
+    ranked = rank(trials, record)
     if ranked:
         best = {"search": record.name, "trial": ranked[0].id, "budget": record.budget, "config": ranked[0].config}
         write_atomically(ledger.folder / "best.yaml", yaml.safe_dump(best, sort_keys=False))
@@ -133,7 +188,7 @@ def print_outcome(console: Console, ledger: Ledger) -> None:
     """Print the leaderboard, what failed, and what the numbers may not be taken for."""
     record, trials = ledger.search(), ledger.trials()
     console.print(_leaderboard(record, trials))
-    for sentence in _headline(record, trials):
+    for sentence in [*_headline(record, trials), *_infeasible(record, trials)]:
         console.print(sentence)
     failed = [trial for trial in trials if trial.state == "failed"]
     if failed:
@@ -149,7 +204,7 @@ def print_outcome(console: Console, ledger: Ledger) -> None:
 
 def _headline(record: SearchRecord, trials: Sequence[TrialResult]) -> list[str]:
     """The best trial and, beside it, no augmentation, each with its intervals."""
-    ranked = rank(trials, record.metric)
+    ranked = rank(trials, record)
     shown = {f"Best, {trial.id} {policy(trial.config)}": trial for trial in ranked[:1]}
     shown |= {f"No augmentation, {trial.id}": trial for trial in ranked[1:] if trial.reference == "none"}
     sentences = []
@@ -163,6 +218,17 @@ def _headline(record: SearchRecord, trials: Sequence[TrialResult]) -> list[str]:
     if sentences:
         sentences.append("(all out-of-fold predictions together; 95 % intervals by bootstrap over patients)")
     return sentences
+
+
+def _infeasible(record: SearchRecord, trials: Sequence[TrialResult]) -> list[str]:
+    """How many trials copy more than the search allows."""
+    count = sum(not trial.feasible(record.max_copy_rate) for trial in trials)
+    if not count:
+        return []
+    return [
+        f"{count} of {len(trials)} trials are infeasible: their copy rate is above {record.max_copy_rate:g} "
+        f"(--max-copy-rate), so that none of them can be the best."
+    ]
 
 
 def cautions(record: SearchRecord) -> list[str]:
@@ -187,19 +253,34 @@ def cautions(record: SearchRecord) -> list[str]:
 
 def _leaderboard(record: SearchRecord, trials: Sequence[TrialResult]) -> Table:
     shown = list(dict.fromkeys((record.metric, *_LEADERBOARD_SCORES)))
+    measured = [name for name in _LEADERBOARD_FIDELITY if any(name in trial.fidelity for trial in trials)]
     table = Table(title=f"{record.name}: mean ± standard deviation over folds", title_justify="left")
     for heading in ("", "trial", "policy", "folds"):
         table.add_column(heading, overflow="fold")
-    for name in shown:
+    for name in (*shown, *measured):
         table.add_column(name.replace("_", " "), justify="right")
-    ranked = rank(trials, record.metric)
+    ranked = rank(trials, record)
     rest = [trial for trial in trials if trial not in ranked]
     for trial in ranked + rest:
-        place = str(ranked.index(trial) + 1) if trial in ranked else trial.state
         label = policy(trial.config) + (f" [reference: {trial.reference}]" if trial.reference else "")
         cells = [format_score(trial.scores.get(name)) if trial.folds else "" for name in shown]
+        cells += [_fidelity(trial.fidelity.get(name)) for name in measured]
+        place = str(ranked.index(trial) + 1) if trial in ranked else _state(trial, record)
         table.add_row(place, trial.id, label, f"{len(trial.folds)}/{record.folds}", *cells)
     return table
+
+
+def _state(trial: TrialResult, record: SearchRecord) -> str:
+    """What is to be said of a trial that has no place."""
+    infeasible = trial.state in ("completed", "pruned") and not trial.feasible(record.max_copy_rate)
+    return "infeasible" if infeasible else trial.state
+
+
+def _fidelity(summary: Summary | None) -> str:
+    """The mean of a measure of synthetic images; empty where a trial has none."""
+    if summary is None:
+        return ""
+    return "undefined" if summary.mean is None else f"{summary.mean:.3f}"
 
 
 def format_score(summary: Summary | None) -> str:

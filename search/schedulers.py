@@ -22,16 +22,27 @@ class FoldAsha(AsyncHyperBandScheduler):  # type: ignore[misc]
     Folds come in a fixed order, so that running means are compared over the same folds. A reference policy is never
     stopped: every claim of the search is a comparison with it.
 
+    Where the search limits the copy rate, a trial that exceeds it so far is compared with no other, so that feasible
+    trials are not stopped on its account; it is stopped once the folds left could not bring it below the limit.
+
     Args:
         ledger: where a stopped trial is recorded.
         folds: folds of a whole trial.
         maximize: whether more of the metric is better.
         metric: the score compared, for ``earlier``.
+        max_copy_rate: the search's limit; None: no limit.
         earlier: trials of earlier attempts of a resumed search; they count as if they had run in this one.
     """
 
     def __init__(
-        self, ledger: Ledger, *, folds: int, maximize: bool, metric: str, earlier: Iterable[TrialResult]
+        self,
+        ledger: Ledger,
+        *,
+        folds: int,
+        maximize: bool,
+        metric: str,
+        max_copy_rate: float | None,
+        earlier: Iterable[TrialResult],
     ) -> None:
         super().__init__(
             time_attr=FOLDS_DONE,
@@ -42,8 +53,10 @@ class FoldAsha(AsyncHyperBandScheduler):  # type: ignore[misc]
             reduction_factor=REDUCTION,
         )
         self._ledger = ledger
+        self._max_copy_rate = max_copy_rate
         for trial in earlier:
-            self._recall(trial, metric)
+            if trial.feasible(max_copy_rate):
+                self._recall(trial, metric)
 
     def _recall(self, trial: TrialResult, metric: str) -> None:
         stand_in = SimpleNamespace(trial_id=f"earlier-{trial.id}")
@@ -54,7 +67,7 @@ class FoldAsha(AsyncHyperBandScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Stop the trial if it is in the worse half of those that got as far; record that it was."""
-        action: str = super().on_trial_result(tune_controller, trial, result)
+        action = self._decide(tune_controller, trial, result)
         if action != TrialScheduler.STOP or result.get(FOLDS_DONE, 0) >= self._max_t:
             return action
         if result.get(REFERENCE):
@@ -62,11 +75,40 @@ class FoldAsha(AsyncHyperBandScheduler):  # type: ignore[misc]
         self._ledger.end_trial(result[TRIAL], "pruned")
         return action
 
+    def _decide(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        recorded = self._infeasible(result)
+        if recorded is None:
+            return str(super().on_trial_result(tune_controller, trial, result))
+        rates = (fold.fidelity.get("copy_rate") for fold in recorded.folds)
+        least = sum(rate for rate in rates if rate is not None) / self._max_t
+        return str(TrialScheduler.STOP if least > self._max_copy_rate else TrialScheduler.CONTINUE)
+
+    def _infeasible(self, result: dict[str, Any]) -> TrialResult | None:
+        """The trial of a report, if it exceeds the limit so far."""
+        if self._max_copy_rate is None or TRIAL not in result:
+            return None
+        recorded = self._ledger.trial(result[TRIAL])
+        return None if recorded.feasible(self._max_copy_rate) else recorded
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Remember a trial for the comparison with later ones, unless it exceeds the limit."""
+        if self._infeasible(result) is None:
+            super().on_trial_complete(tune_controller, trial, result)
+        else:
+            self._trial_info.pop(trial.trial_id, None)
+
 
 def build_scheduler(
-    name: str, ledger: Ledger, *, folds: int, maximize: bool, metric: str, earlier: Iterable[TrialResult]
+    name: str,
+    ledger: Ledger,
+    *,
+    folds: int,
+    maximize: bool,
+    metric: str,
+    max_copy_rate: float | None,
+    earlier: Iterable[TrialResult],
 ) -> TrialScheduler:
     """The scheduler of that name: asha or fifo (every trial runs all its folds)."""
     if name == "fifo":
         return FIFOScheduler()
-    return FoldAsha(ledger, folds=folds, maximize=maximize, metric=metric, earlier=earlier)
+    return FoldAsha(ledger, folds=folds, maximize=maximize, metric=metric, max_copy_rate=max_copy_rate, earlier=earlier)

@@ -30,7 +30,10 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSearch:
-    """A search to start. ``data`` None means the embedded phantom; ``trials``, ``folds`` None mean the budget's."""
+    """A search to start. ``data`` None means the embedded phantom; ``trials``, ``folds`` None mean the budget's.
+
+    ``max_copy_rate`` is the copy rate above which no trial can be the best; None: no limit.
+    """
 
     space: Space
     budget: Budget
@@ -45,6 +48,7 @@ class NewSearch:
     metric: str
     sampler: str
     scheduler: str
+    max_copy_rate: float | None
     storage: Path
     name: str | None
     tracking_uri: str

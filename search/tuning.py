@@ -22,7 +22,7 @@ from search.sampler import LedgerSearcher
 from search.schedulers import build_scheduler
 from search.settings import Resources, SettingsError
 from spaces.reference import reference_policies
-from trainables.ledger import Ledger
+from trainables.ledger import Ledger, SearchRecord
 from trainables.metrics.catalogue import maximizes
 from trainables.tune_trainable import TRIAL, WEIGHTS, FoldTrainable
 
@@ -70,9 +70,9 @@ def allot(resources: Resources, *, trials: int, threads: int | None = None) -> A
 class _Watch(tune.Callback):  # type: ignore[misc]
     """Knows which trials run, records crashed workers, keeps only the leader's weights, wakes the tracker."""
 
-    def __init__(self, ledger: Ledger, metric: str, on_change: Callable[[], None]) -> None:
+    def __init__(self, ledger: Ledger, record: SearchRecord, on_change: Callable[[], None]) -> None:
         self._ledger = ledger
-        self._metric = metric
+        self._record = record
         self._on_change = on_change
         self.running: dict[str, str] = {}
 
@@ -101,7 +101,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
 
     def _drop_weights(self) -> None:
         trials = self._ledger.trials()
-        keep = {trial.id for trial in rank(trials, self._metric)[:1]}
+        keep = {trial.id for trial in rank(trials, self._record)[:1]}
         for trial in trials:
             if trial.state != "unfinished" and trial.id not in keep:
                 shutil.rmtree(self._ledger.trial_folder(trial.id) / WEIGHTS, ignore_errors=True)
@@ -141,7 +141,7 @@ class Tuning:
         self._record = ledger.search()
         self._allotment = allotment
         self._resources = resources
-        self._watch = _Watch(ledger, self._record.metric, on_change)
+        self._watch = _Watch(ledger, self._record, on_change)
 
     def running(self) -> list[str]:
         """Ids of the trials that are computed at this moment."""
@@ -168,7 +168,14 @@ class Tuning:
         deadline = time.monotonic() + (self._resources.time_budget or float("inf"))
         self._searcher = LedgerSearcher(
             self._ledger,
-            build_proposer(record.sampler, record.space, seed=record.seed, metric=record.metric, maximize=maximize),
+            build_proposer(
+                record.sampler,
+                record.space,
+                seed=record.seed,
+                metric=record.metric,
+                maximize=maximize,
+                max_copy_rate=record.max_copy_rate,
+            ),
             references=reference_policies(record.space),
             wanted=record.trials,
             settings={"search": str(self._ledger.folder), "gpus": allotment.gpus},
@@ -176,7 +183,13 @@ class Tuning:
         )
         ended = [trial for trial in self._ledger.trials() if trial.state in ("completed", "pruned")]
         scheduler = build_scheduler(
-            record.scheduler, self._ledger, folds=record.folds, maximize=maximize, metric=record.metric, earlier=ended
+            record.scheduler,
+            self._ledger,
+            folds=record.folds,
+            maximize=maximize,
+            metric=record.metric,
+            max_copy_rate=record.max_copy_rate,
+            earlier=ended,
         )
         return tune.Tuner(
             tune.with_resources(FoldTrainable, {"cpu": allotment.cpus, "gpu": allotment.gpus}),

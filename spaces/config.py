@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
@@ -11,7 +12,7 @@ from spaces.budget import Budget
 from spaces.errors import ConfigError, SpaceError, nearest, require
 from spaces.generators import GENERATORS, GeneratorConfig, NoGeneratorConfig
 from spaces.parameter import Choice, Value
-from spaces.space import Assignment, Space, digest_of
+from spaces.space import Assignment, Space, When, digest_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,17 +252,17 @@ def check_space(space: Space, budget: Budget) -> None:
     for dimension in space.dimensions:
         parameter = dimension.parameter
         values = parameter.options if isinstance(parameter, Choice) else (parameter.low, parameter.high)
-        for value in values:
-            corner = space.complete({**_activation(space, dimension.name), dimension.name: value})
+        for above, value in itertools.product(_activations(space, dimension.when), values):
+            corner = space.complete({**above, dimension.name: value})
             try:
                 trial_config(corner, budget)
             except ConfigError as error:
                 raise SpaceError(f"space '{space.name}', dimension '{dimension.name}' at {value!r}: {error}") from None
 
 
-def _activation(space: Space, name: str) -> Assignment:
-    """Values of the parents under which a dimension exists."""
-    when = space.dimension(name).when
+def _activations(space: Space, when: When | None) -> list[Assignment]:
+    """Values of the parents under which a condition holds, one for each value that it names."""
     if when is None:
-        return {}
-    return {**_activation(space, when.parent), when.parent: when.values[0]}
+        return [{}]
+    above = _activations(space, space.dimension(when.parent).when)[0]
+    return [{**above, when.parent: value} for value in when.values]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from spaces.budget import Budget
 from spaces.parameter import format_value
@@ -16,8 +16,14 @@ def list_spaces(spaces: Mapping[str, Space]) -> str:
     return "\n".join(f"{name:{width}}  {space.description}" for name, space in spaces.items())
 
 
-def describe_space(space: Space, budget: Budget) -> str:
-    """Every dimension with its bounds, default, condition and meaning; the budget; the reference policies."""
+def describe_space(space: Space, budget: Budget, *, missing: Sequence[str] = ()) -> str:
+    """Every dimension with its bounds, default, condition and meaning; the budget; the reference policies.
+
+    Args:
+        space: what is described.
+        budget: under which it is searched.
+        missing: sentences on what of it cannot start on this machine.
+    """
     lines = [f"{space.name}: {space.description}", "", "Dimensions"]
     for dimension in space.dimensions:
         lines += _dimension(dimension)
@@ -27,6 +33,8 @@ def describe_space(space: Space, budget: Budget) -> str:
     for generator, settings in budget.generators.items():
         listed = ", ".join(f"{name} = {format_value(value)}" for name, value in settings.items())
         lines.append(f"  {generator}: {listed}")
+    if missing:
+        lines += ["", "Not on this machine", *(f"  {each}" for each in missing)]
     lines += ["", "First trials of every search (reference policies)"]
     for name, policy in reference_policies(space).items():
         lines.append(f"  {name}: " + ", ".join(f"{key}={format_value(value)}" for key, value in policy.items()))

@@ -63,7 +63,7 @@ class Float:
     def fixed(self, value: Value) -> Float:
         """The same parameter with ``value`` as its only value."""
         if not self.contains(value):
-            raise SpaceError(f"{self.name}={value} is not in {self.domain()}; give a number in these bounds.")
+            raise SpaceError(f"{self.name}={value} is outside {self.domain()}; give a value within these bounds.")
         return replace(self, low=float(value), high=float(value), default=float(value))
 
     def with_default(self, value: Value) -> Float:
@@ -79,7 +79,10 @@ class Float:
 class Int:
     """A whole number in [low, high], uniform or log-uniform.
 
-    Raises: SpaceError on unordered bounds, a log scale from zero, or a default outside.
+    ``around`` is for what costs in proportion, such as the length of a training: a search looks no further than the
+    default, which its budget sets, divided and multiplied by it (``narrowed``).
+
+    Raises: SpaceError on unordered bounds, a log scale from zero, a default outside, or ``around`` below 1.
     """
 
     name: str
@@ -87,10 +90,13 @@ class Int:
     high: int
     default: int
     log: bool = False
+    around: float | None = None
     meaning: str = ""
 
     def __post_init__(self) -> None:
         _check_range("int", self.name, self.low, self.high, self.default, self.log)
+        if self.around is not None and not 1 <= self.around < math.inf:
+            raise SpaceError(f"int '{self.name}' is searched around its default by {self.around}; give a factor >= 1.")
 
     def contains(self, value: Value) -> bool:
         """Whether ``value`` is a whole number within the bounds (a bool does not count)."""
@@ -111,21 +117,33 @@ class Int:
     def fixed(self, value: Value) -> Int:
         """The same parameter with ``value`` as its only value."""
         if not (isinstance(value, int) and self.contains(value)):
-            raise SpaceError(f"{self.name}={value} is not in {self.domain()}; give a whole number in these bounds.")
-        return replace(self, low=value, high=value, default=value)
+            raise SpaceError(f"{self.name}={value} is outside {self.domain()}; give a value within these bounds.")
+        return replace(self, low=value, high=value, default=value, around=None)
 
     def with_default(self, value: Value) -> Int:
         """The same parameter with another default."""
         return replace(self, default=int(value))
 
+    def narrowed(self) -> Int:
+        """The same parameter with the bounds that ``around`` leaves of its own, as plain bounds."""
+        if self.around is None:
+            return self
+        low = max(self.low, math.ceil(self.default / self.around))
+        high = min(self.high, math.floor(self.default * self.around))
+        return replace(self, low=low, high=high, around=None)
+
     def domain(self) -> str:
         """The bounds in words."""
-        return f"int {self.low} to {self.high}{' (log)' if self.log else ''}"
+        reach = "" if self.around is None else f", within a factor of {self.around:g} of the budget's"
+        return f"int {self.low} to {self.high}{' (log)' if self.log else ''}{reach}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """One of a few named values, unordered.
+
+    Of an ``open`` choice the options are what is searched; any other text can be fixed (``fixed``) in their place,
+    such as the folder of a model.
 
     Raises: SpaceError on no options, repeated options, or a default that is not an option.
     """
@@ -133,6 +151,7 @@ class Choice:
     name: str
     options: tuple[Value, ...]
     default: Value
+    open: bool = False
     meaning: str = ""
 
     def __post_init__(self) -> None:
@@ -166,10 +185,10 @@ class Choice:
         return replace(self, options=left, default=self.default if self.default in left else left[0])
 
     def fixed(self, value: Value) -> Choice:
-        """The same parameter with ``value`` as its only value."""
-        if not self.contains(value):
+        """The same parameter with ``value`` as its only value: one of the options, or any text if it is open."""
+        if not self.contains(value) and not (self.open and isinstance(value, str) and value):
             raise SpaceError(f"{self.name}={value} is not one of {self.domain()}.")
-        return replace(self, options=(value,), default=value)
+        return replace(self, options=(value,), default=value, open=False)
 
     def with_default(self, value: Value) -> Choice:
         """The same parameter with another default."""
@@ -177,7 +196,8 @@ class Choice:
 
     def domain(self) -> str:
         """The options in words."""
-        return ", ".join(format_value(option) for option in self.options)
+        listed = ", ".join(format_value(option) for option in self.options)
+        return f"{listed}; or another, with --set" if self.open else listed
 
 
 Parameter: TypeAlias = Float | Int | Choice
@@ -210,6 +230,8 @@ def parse_value(text: str, parameter: Parameter) -> Value:
                 spellings |= {"true", "yes"} if option else {"false", "no"}
             if text in spellings or text.lower() in spellings:
                 return option
+        if parameter.open and text:
+            return text
         raise SpaceError(f"{parameter.name}={text} is not one of {parameter.domain()}.")
     try:
         return int(text) if isinstance(parameter, Int) else float(text)

@@ -6,8 +6,9 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import yaml
@@ -17,6 +18,9 @@ from spaces.parameter import Choice, Float, Int, Parameter, Value, format_value,
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 """What a space may be called: searches and their folders are named after it."""
+
+GENERATOR_NAME = "generator.name"
+"""The dimension under whose values the settings of single generators exist."""
 
 Assignment: TypeAlias = dict[str, Value]
 """Flat dotted names to values, for exactly the dimensions that exist together."""
@@ -56,8 +60,11 @@ class Dimension:
 class Space:
     """A named, ordered set of dimensions; a parent stands before its children.
 
-    Raises: SpaceError on repeated names, a parent that is missing, late or no choice, or a condition on
-    values that the parent cannot take.
+    A name may stand several times, under different values of one parent, of which at most one holds: its bounds and
+    default then depend on the parent, as the models to start from depend on the generator.
+
+    Raises: SpaceError on names that are repeated otherwise, a parent that is missing, late, repeated or no choice, or
+    a condition on values that the parent cannot take.
     """
 
     name: str
@@ -71,9 +78,13 @@ class Space:
                 f"letter or digit."
             )
         known: dict[str, Parameter] = {}
-        for dimension in self.dimensions:
-            if dimension.name in known:
-                raise SpaceError(f"space '{self.name}' has two dimensions named '{dimension.name}'; keep one.")
+        for index, dimension in enumerate(self.dimensions):
+            for other in self.dimensions[:index]:
+                if dimension.name == other.name and not _exclude(dimension.when, other.when):
+                    raise SpaceError(
+                        f"space '{self.name}' has two dimensions named '{dimension.name}' that can hold at once; keep "
+                        f"one, or let them depend on different values of one parent."
+                    )
             if dimension.when is not None:
                 self._check_condition(dimension, dimension.when, known)
             if dimension.otherwise is not None and dimension.parameter.contains(dimension.otherwise):
@@ -82,10 +93,10 @@ class Space:
 
     def _check_condition(self, dimension: Dimension, when: When, known: Mapping[str, Parameter]) -> None:
         parent = known.get(when.parent)
-        if not isinstance(parent, Choice):
+        if not isinstance(parent, Choice) or sum(each.name == when.parent for each in self.dimensions) > 1:
             raise SpaceError(
                 f"'{dimension.name}' of space '{self.name}' depends on '{when.parent}', which is not a choice "
-                f"declared before it; declare it earlier, with type choice."
+                f"declared before it, once; declare it earlier, with type choice."
             )
         foreign = [value for value in when.values if not parent.contains(value)]
         if foreign or not when.values:
@@ -96,15 +107,19 @@ class Space:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of all dimensions, in order."""
-        return tuple(dimension.name for dimension in self.dimensions)
+        """The names of all dimensions, in order, each once."""
+        return tuple(dict.fromkeys(dimension.name for dimension in self.dimensions))
 
     def dimension(self, name: str) -> Dimension:
-        """The dimension of that name. Raises: SpaceError, with the nearest names."""
-        for dimension in self.dimensions:
-            if dimension.name == name:
-                return dimension
-        raise SpaceError(f"space '{self.name}' has no dimension '{name}'; {nearest(name, self.names)}.")
+        """The dimension of that name, or the first of several. Raises: SpaceError, with the nearest names."""
+        return self.variants(name)[0]
+
+    def variants(self, name: str) -> tuple[Dimension, ...]:
+        """All dimensions of that name, at least one. Raises: SpaceError, with the nearest names."""
+        found = tuple(dimension for dimension in self.dimensions if dimension.name == name)
+        if not found:
+            raise SpaceError(f"space '{self.name}' has no dimension '{name}'; {nearest(name, self.names)}.")
+        return found
 
     def sample(self, rng: random.Random) -> Assignment:
         """One configuration: every dimension that exists, drawn in order."""
@@ -122,12 +137,45 @@ class Space:
                 filled[dimension.name] = given.get(dimension.name, dimension.parameter.default)
         return filled
 
-    def with_defaults(self, values: Mapping[str, Value]) -> Space:
-        """The same space with other defaults, for those of its dimensions that ``values`` names within bounds."""
+    def with_defaults(
+        self, values: Mapping[str, Value], *, generators: Mapping[str, Mapping[str, Value]] = MappingProxyType({})
+    ) -> Space:
+        """The same space with other defaults, each where it is within bounds.
+
+        Args:
+            values: dotted names to defaults.
+            generators: the same for one generator each, without the leading ``generator.``; for a dimension that
+                exists under several generators it counts where they agree.
+        """
+
+        def changed(dimension: Dimension) -> Dimension:
+            field = dimension.name.partition(".")[2]
+            own = {generators.get(str(name), {}).get(field) for name in self.generators_of(dimension)}
+            default = values.get(dimension.name) if own in (set(), {None}) else None
+            if len(own) == 1 and None not in own:
+                default = own.pop()
+            if default is None or not dimension.parameter.contains(default):
+                return dimension
+            return replace(dimension, parameter=dimension.parameter.with_default(default))
+
+        return replace(self, dimensions=tuple(map(changed, self.dimensions)))
+
+    def generators_of(self, dimension: Dimension) -> tuple[Value, ...]:
+        """The values of ``generator.name`` under which a setting of generators exists; empty for other dimensions."""
+        if not dimension.name.startswith("generator.") or dimension.name == GENERATOR_NAME:
+            return ()
+        when = dimension.when
+        while when is not None and when.parent != GENERATOR_NAME:
+            when = self.dimension(when.parent).when
+        if when is not None:
+            return when.values
+        names = [each.parameter for each in self.dimensions if each.name == GENERATOR_NAME]
+        return names[0].options if names and isinstance(names[0], Choice) else ()
+
+    def narrowed(self) -> Space:
+        """The same space with the bounds that are searched, where a dimension is searched ``around`` its default."""
         dimensions = (
-            replace(each, parameter=each.parameter.with_default(values[each.name]))
-            if each.name in values and each.parameter.contains(values[each.name])
-            else each
+            replace(each, parameter=each.parameter.narrowed()) if isinstance(each.parameter, Int) else each
             for each in self.dimensions
         )
         return replace(self, dimensions=tuple(dimensions))
@@ -168,56 +216,79 @@ class Space:
         Raises:
             SpaceError: on an unknown name or value, or where parents fixed before leave no room for it.
         """
-        dimension = self.dimension(name)
-        parameter = dimension.parameter
-        when = dimension.when
-        if dimension.otherwise is not None and when is not None and text == format_value(dimension.otherwise):
-            parent = self.dimension(when.parent).parameter
-            assert isinstance(parent, Choice)  # noqa: S101 - held by __post_init__
-            others = tuple(option for option in parent.options if option not in when.values)
+        variants = self.variants(name)
+        when = variants[0].when
+        if when is not None and text in {
+            format_value(each.otherwise) for each in variants if each.otherwise is not None
+        }:
+            others = tuple(
+                value for value in self._choice(when.parent).options if value not in _parent_values(variants)
+            )
             return self._restrict(when.parent, others, f"{name}={text}")
-        value = parse_value(text, parameter)
-        if not parameter.contains(value):
-            raise SpaceError(f"{name}={text} is outside {parameter.domain()}; give a value within these bounds.")
+        fixed = _fixed(variants, text)
         restricted: Space = self
         notes: tuple[str, ...] = ()
         if when is not None:
-            restricted, notes = self._restrict(when.parent, when.values, f"{name}={text}")
-        return restricted._with(name, parameter.fixed(value)), notes
+            restricted, notes = self._restrict(when.parent, _parent_values(fixed), f"{name}={text}")
+        return restricted._with(name, {each.when: each.parameter for each in fixed}), notes
+
+    def without(self, dimension: Dimension, *values: Value) -> Space:
+        """The same space without some options of a choice, and without all that exists under these alone.
+
+        Args:
+            dimension: one of the space.
+            values: options of it.
+
+        Raises: SpaceError if the dimension is no choice, or has no other option.
+        """
+        parameter = dimension.parameter
+        if not isinstance(parameter, Choice):
+            raise SpaceError(f"'{dimension.name}' is no choice; only an option of a choice can be left out.")
+        left = parameter.only(tuple(option for option in parameter.options if option not in values))
+        return self._with(dimension.name, {dimension.when: left})
+
+    def _choice(self, name: str) -> Choice:
+        parameter = self.dimension(name).parameter
+        assert isinstance(parameter, Choice)  # noqa: S101 - held by __post_init__
+        return parameter
 
     def _restrict(self, name: str, values: tuple[Value, ...], reason: str) -> tuple[Space, tuple[str, ...]]:
-        dimension = self.dimension(name)
-        assert isinstance(dimension.parameter, Choice)  # noqa: S101 - held by __post_init__
-        left = tuple(option for option in dimension.parameter.options if option in values)
+        """Leave of a choice what is in ``values``, and restrict its own parents so that it exists."""
+        when, choice = self.dimension(name).when, self._choice(name)
+        left = tuple(option for option in choice.options if option in values)
         if not left:
             raise SpaceError(
                 f"{reason} needs {name} to be one of {', '.join(map(format_value, values))}, but {name} is limited to "
-                f"{dimension.parameter.domain()}; change one of the two --set options."
+                f"{choice.domain()}; change one of the two --set options."
             )
         space: Space = self
         notes: tuple[str, ...] = ()
-        if dimension.when is not None:
-            space, notes = self._restrict(dimension.when.parent, dimension.when.values, reason)
-        if left == dimension.parameter.options:
+        if when is not None:
+            space, notes = self._restrict(when.parent, when.values, reason)
+        if left == choice.options:
             return space, notes
-        parameter = dimension.parameter.only(left)
+        parameter = choice.only(left)
         note = f"{reason} limits {name} to {parameter.domain()}"
-        return space._with(name, parameter), (*notes, note)
+        return space._with(name, {when: parameter}), (*notes, note)
 
-    def _with(self, name: str, parameter: Parameter) -> Space:
-        """Replace one parameter, then drop what can no longer exist under any value left."""
-        kept: dict[str, Dimension] = {}
+    def _with(self, name: str, parameters: Mapping[When | None, Parameter]) -> Space:
+        """Replace the parameters of one name, by condition, then drop what can no longer exist."""
+        kept: list[Dimension] = []
+        options: dict[str, tuple[Value, ...]] = {}
         for dimension in self.dimensions:
-            changed = replace(dimension, parameter=parameter) if dimension.name == name else dimension
+            changed = dimension
+            if dimension.name == name and dimension.when in parameters:
+                changed = replace(dimension, parameter=parameters[dimension.when])
             if changed.when is not None:
-                parent = kept.get(changed.when.parent)
-                options = parent.parameter.options if parent and isinstance(parent.parameter, Choice) else ()
-                values = tuple(value for value in changed.when.values if value in options)
+                parents = options.get(changed.when.parent, ())
+                values = tuple(value for value in changed.when.values if value in parents)
                 if not values:
                     continue
                 changed = replace(changed, when=replace(changed.when, values=values))
-            kept[changed.name] = changed
-        return replace(self, dimensions=tuple(kept.values()))
+            kept.append(changed)
+            if isinstance(changed.parameter, Choice):
+                options[changed.name] = changed.parameter.options
+        return replace(self, dimensions=tuple(kept))
 
     def to_dict(self) -> dict[str, Any]:
         """The space as plain data, in the form of the YAML file."""
@@ -238,6 +309,46 @@ class Space:
         return digest_of(searched)
 
 
+def _exclude(one: When | None, other: When | None) -> bool:
+    """Whether two conditions never hold at once."""
+    if one is None or other is None or one.parent != other.parent:
+        return False
+    return not any(value in other.values for value in one.values)
+
+
+def _parent_values(dimensions: Iterable[Dimension]) -> tuple[Value, ...]:
+    """The values of their parent under which one of the dimensions exists."""
+    return tuple(value for each in dimensions if each.when is not None for value in each.when.values)
+
+
+def _fixed(variants: Sequence[Dimension], text: str) -> list[Dimension]:
+    """The dimensions of one name that can hold the value typed as ``text``, with it as their only value.
+
+    Where it is an option of some, the choices that are open to any text do not count.
+
+    Raises: SpaceError if none can hold it.
+    """
+    listed: list[Dimension] = []
+    others: list[Dimension] = []
+    refusals: list[SpaceError] = []
+    for each in variants:
+        try:
+            value = parse_value(text, each.parameter)
+            fixed = replace(each, parameter=each.parameter.fixed(value))
+        except SpaceError as error:
+            refusals.append(error)
+            continue
+        (listed if each.parameter.contains(value) else others).append(fixed)
+    if listed or others:
+        return listed or others
+    if len({each.parameter.domain() for each in variants}) == 1:
+        raise refusals[0]
+    domains = (
+        f"{each.parameter.domain()} under {', '.join(map(format_value, _parent_values([each])))}" for each in variants
+    )
+    raise SpaceError(f"{variants[0].name}={text} is outside all its bounds: {'; '.join(domains)}.")
+
+
 def digest_of(data: object, *, digits: int = 16) -> str:
     """Hexadecimal digits (an even number of them) of BLAKE2b over ``data`` as canonical JSON."""
     canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -249,11 +360,15 @@ def _dimension_to_dict(dimension: Dimension) -> dict[str, Any]:
     data: dict[str, Any] = {"name": parameter.name}
     if isinstance(parameter, Choice):
         data |= {"type": "choice", "options": list(parameter.options), "default": parameter.default}
+        if parameter.open:
+            data["open"] = True
     else:
         kind = "float" if isinstance(parameter, Float) else "int"
         data |= {"type": kind, "low": parameter.low, "high": parameter.high, "default": parameter.default}
         if parameter.log:
             data["log"] = True
+        if isinstance(parameter, Int) and parameter.around is not None:
+            data["around"] = parameter.around
     if parameter.meaning:
         data["meaning"] = parameter.meaning
     if dimension.when is not None:
@@ -261,107 +376,3 @@ def _dimension_to_dict(dimension: Dimension) -> dict[str, Any]:
     if dimension.otherwise is not None:
         data["otherwise"] = dimension.otherwise
     return data
-
-
-def space_from_dict(data: object, *, source: str) -> Space:
-    """Build a space from plain data.
-
-    Args:
-        data: what a YAML or JSON file held.
-        source: where it came from, named in errors.
-
-    Raises:
-        SpaceError: on anything that is not of the documented form.
-    """
-    if not isinstance(data, dict) or not isinstance(data.get("dimensions"), list) or not data["dimensions"]:
-        raise SpaceError(f"{source} is not a space; expected a mapping with 'name' and a list 'dimensions'.")
-    unknown = set(map(str, data)) - {"name", "description", "dimensions"}
-    if unknown:
-        raise SpaceError(f"{source} has the unknown key '{min(unknown)}'; valid: name, description, dimensions.")
-    name = data.get("name")
-    if not isinstance(name, str) or not name:
-        raise SpaceError(f"{source} has no 'name'; give the space a name.")
-    dimensions = tuple(_dimension_from_dict(each, source) for each in data["dimensions"])
-    return Space(name=name, description=str(data.get("description", "")), dimensions=dimensions)
-
-
-_FIELDS = {
-    "float": {"low", "high", "default", "log", "meaning"},
-    "int": {"low", "high", "default", "log", "meaning"},
-    "choice": {"options", "default", "meaning"},
-}
-
-
-def _dimension_from_dict(data: object, source: str) -> Dimension:
-    if not isinstance(data, dict) or not isinstance(data.get("name"), str):
-        raise SpaceError(f"{source} has a dimension without a name; each needs 'name' and 'type'.")
-    name, kind = data["name"], str(data.get("type"))
-    if kind not in _FIELDS:
-        raise SpaceError(f"{source}: '{name}' has the type {kind!r}; expected float, int or choice.")
-    fields = {key: value for key, value in data.items() if key not in ("name", "type", "when", "otherwise")}
-    unknown = set(map(str, fields)) - _FIELDS[kind]
-    if unknown:
-        raise SpaceError(
-            f"{source}: '{name}' has the unknown key '{min(unknown)}'; {nearest(min(unknown), _FIELDS[kind])}."
-        )
-    missing = _FIELDS[kind] - {"log", "meaning"} - set(fields)
-    if missing:
-        raise SpaceError(f"{source}: '{name}' lacks '{min(missing)}'; a {kind} needs it.")
-    parameter = _parameter(kind, name, fields, source)
-    otherwise = data.get("otherwise")
-    if otherwise is not None and not isinstance(otherwise, bool | int | float | str):
-        raise SpaceError(f"{source}: 'otherwise' of '{name}' is {otherwise!r}; expected one plain value.")
-    return Dimension(parameter=parameter, when=_when(name, data.get("when"), source), otherwise=otherwise)
-
-
-def _parameter(kind: str, name: str, fields: dict[str, Any], source: str) -> Parameter:
-    if kind == "choice":
-        options = fields["options"]
-        if not isinstance(options, list) or not all(isinstance(each, bool | int | float | str) for each in options):
-            raise SpaceError(f"{source}: 'options' of '{name}' is {options!r}; expected a list of plain values.")
-        return Choice(
-            name=name, options=tuple(options), default=fields["default"], meaning=str(fields.get("meaning", ""))
-        )
-    allowed: tuple[type, ...] = (int,) if kind == "int" else (int, float)
-    for key in ("low", "high", "default"):
-        if not isinstance(fields[key], allowed) or isinstance(fields[key], bool):
-            raise SpaceError(
-                f"{source}: '{key}' of '{name}' is {fields[key]!r}; expected {kind} (write 1.0e-3, not 1e-3)."
-            )
-    if not isinstance(fields.get("log", False), bool):
-        raise SpaceError(f"{source}: 'log' of '{name}' is {fields['log']!r}; expected true or false.")
-    number = Int if kind == "int" else Float
-    return number(
-        name=name,
-        low=fields["low"],
-        high=fields["high"],
-        default=fields["default"],
-        log=fields.get("log", False),
-        meaning=str(fields.get("meaning", "")),
-    )
-
-
-def _when(name: str, data: object, source: str) -> When | None:
-    if data is None:
-        return None
-    if not isinstance(data, dict) or len(data) != 1:
-        raise SpaceError(
-            f"{source}: 'when' of '{name}' is {data!r}; expected one parent, as in when: {{mixer.name: [genmix]}}."
-        )
-    ((parent, values),) = data.items()
-    listed = values if isinstance(values, list) else [values]
-    return When(parent=str(parent), values=tuple(listed))
-
-
-def space_from_yaml(text: str, *, source: str) -> Space:
-    """Read a space from YAML text (safe loading; at most 1 MB).
-
-    Raises: SpaceError if it is too large, not YAML or not a space.
-    """
-    if len(text) > 1_000_000:
-        raise SpaceError(f"{source} is larger than 1 MB; a space is a short list of dimensions.")
-    try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise SpaceError(f"{source} is not valid YAML ({' '.join(str(error).split())}); mend it there.") from None
-    return space_from_dict(data, source=source)

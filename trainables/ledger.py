@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from spaces.space import Assignment, Space, space_from_dict
+from spaces.space import Assignment, Space
+from spaces.space_file import space_from_dict
 from trainables.files import read_json, write_json
 from trainables.results import FoldResult, TrialResult, TrialState
 
@@ -47,6 +48,7 @@ class SearchRecord:
 
     ``folds`` and ``budget`` (its name) fix what a trial computes, ``metric`` what is compared. ``threads`` is the
     number of CPU threads a trial computes with: bytes depend on it. ``trials`` is how many are wanted.
+    ``max_copy_rate`` is the mean copy rate above which a trial cannot be the best one; None: no limit.
     """
 
     name: str
@@ -63,6 +65,7 @@ class SearchRecord:
     tracking_uri: str
     created: float
     versions: Mapping[str, str]
+    max_copy_rate: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -71,7 +74,7 @@ class SearchRecord:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SearchRecord:
-        """The inverse of ``to_dict``."""
+        """The inverse of ``to_dict``; records that lack ``max_copy_rate`` have no limit."""
         stored = dict(data["data"])
         for field in ("classes", "counts"):
             stored[field] = tuple(stored[field])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from spaces.config import SYNTHETIC_MIXERS
+from spaces.generators import GENERATORS, DcganConfig, NoGeneratorConfig
 from spaces.parameter import Choice, Float
-from spaces.space import Dimension, Space, When
+from spaces.presets.generator_dimensions import DAE_GAN, DIFFUSION, EGAN, STYLEGAN, TEXTUAL_INVERSION
+from spaces.space import GENERATOR_NAME, Dimension, Space, When
 
 GENMIX = Space(
     name="genmix",
@@ -21,26 +23,19 @@ GENMIX = Space(
         ),
         Dimension(
             parameter=Choice(
-                name="generator.name",
-                options=("dcgan", "egan"),
-                default="dcgan",
+                name=GENERATOR_NAME,
+                options=tuple(name for name in GENERATORS if name != NoGeneratorConfig.name),
+                default=DcganConfig.name,
                 meaning="which model makes the synthetic images, trained on the training fold alone",
             ),
             when=When(parent="mixer.name", values=SYNTHETIC_MIXERS),
-            otherwise="none",
+            otherwise=NoGeneratorConfig.name,
         ),
-        Dimension(
-            parameter=Float(
-                name="generator.gamma",
-                low=0.001,
-                high=0.1,
-                default=0.005,
-                log=True,
-                meaning="weight of diversity against quality in the fitness that selects the mutated generators "
-                "(published: 0.002 to 0.01 on images, 2 on toys)",
-            ),
-            when=When(parent="generator.name", values=("egan",)),
-        ),
+        *EGAN,
+        *DAE_GAN,
+        *STYLEGAN,
+        *DIFFUSION,
+        *TEXTUAL_INVERSION,
         Dimension(
             parameter=Float(
                 name="mixer.mixup_alpha",

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its users' name for it
 
-from search.cli import main
+from search.cli import _space, main
+from spaces.budget import BUDGETS, Budget
+from spaces.generators import EganConfig
+from spaces.parameter import Int
 from spaces.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +64,7 @@ def started(tmp_path: Path, data: Path, *more: str) -> list[str]:
         (["--space", "genmx"], "did you mean 'genmix'"),
         (["--space", "missing.yaml"], "cannot be read"),
         (["--set", "generator.nam=egan"], "did you mean 'generator.name'"),
-        (["--set", "generator.name=egn"], "is not one of dcgan, egan"),
+        (["--set", "generator.name=egn"], "is not one of dcgan, acgan"),
         (["--set", "generator.gamma"], "has no '='"),
         (["--set", "mixer.name=real", "--set", "generator.name=egan"], "under the --set options before it"),
         (["--metric", "acuracy"], "did you mean 'accuracy'"),
@@ -71,6 +74,9 @@ def started(tmp_path: Path, data: Path, *more: str) -> list[str]:
         (["--trails", "5"], "did you mean '--trials'"),
         (["--trials", "0"], "--trials"),
         (["--folds", "1"], "--folds 1"),
+        (["--max-copy-rate", "1.5"], "'1.5' is no number from 0 to 1"),
+        (["--max-copy-rate", "few"], "'few' is no number from 0"),
+        (["--resume", "--max-copy-rate", "0"], "--max-copy-rate is fixed when a search starts"),
         (["--time-budget", "soon"], "no duration"),
         (["--name", "../escape"], "not a search name"),
         (["--labels", "x.csv"], "without --data"),
@@ -89,14 +95,17 @@ def test_a_wrong_flag_is_refused_with_the_nearest_valid_one(
     assert message in refusal(capsys, *arguments)
 
 
-@pytest.mark.parametrize("flags", [["--help"], ["--list-spaces"], ["--describe"], ["--budget", "quik"]])
+@pytest.mark.parametrize(
+    "flags", [["--help"], ["--list-spaces"], ["--describe"], ["--budget", "quik"], ["--set", "generator.pretrained=/x"]]
+)
 def test_answers_that_need_no_data_load_no_heavy_library(flags: list[str]) -> None:
     code = (
         "import sys; sys.argv = ['run.py', *sys.argv[1:]]\n"
         "from search.cli import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'ray', 'mlflow', 'optuna', 'sklearn', 'numpy', 'SimpleITK'} & set(sys.modules)\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'optuna', 'sklearn', 'numpy', 'SimpleITK', 'diffusers', 'transformers'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code, *flags], cwd=ROOT, check=True, capture_output=True)
@@ -109,6 +118,22 @@ def test_describe_prints_bounds_defaults_and_meanings(capsys: pytest.CaptureFixt
     for dimension in PRESETS["genmix"].fix("generator.name", "egan")[0].dimensions:
         assert dimension.parameter.meaning in out
         assert f"{dimension.name}: {dimension.parameter.domain()}" in out
+
+
+@pytest.mark.parametrize("budget", BUDGETS.values(), ids=lambda budget: budget.name)
+def test_defaults_are_the_budgets_and_lengths_are_searched_around_them(budget: Budget) -> None:
+    space, _ = _space("genmix", [], budget)
+    expected = budget.generators["egan"].get("discriminator_steps", EganConfig().discriminator_steps)
+    found = {
+        space.generators_of(each): each.parameter.default for each in space.variants("generator.discriminator_steps")
+    }
+    assert found[("egan",)] == expected
+    for name in ("generator.steps", "generator.sampling_steps"):
+        parameter = space.dimension(name).parameter
+        assert isinstance(parameter, Int)
+        assert parameter.default / 2 <= parameter.low < parameter.high <= parameter.default * 2
+    fixed, _ = _space("genmix", ["generator.steps=4321"], budget)
+    assert fixed.dimension("generator.steps").parameter.domain().startswith("int 4321 to 4321")
 
 
 def test_a_closed_pipe_is_no_error() -> None:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import random
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from search.cli import main
-from search.outcome import cautions, format_score, intervals, policy, rank, result_data, write_outcome
+from search.outcome import cautions, format_score, intervals, policy, print_outcome, rank, result_data, write_outcome
+from search.tuning import _Watch
+from spaces.generators import GENERATORS
 from spaces.presets import PRESETS
+from spaces.space import Assignment
 from trainables.ledger import DataRecord, Ledger, SearchRecord
 from trainables.results import FoldResult, Prediction, StageRecord, Summary
+from trainables.tune_trainable import WEIGHTS
 
 
 @pytest.fixture
@@ -30,11 +39,14 @@ def record() -> SearchRecord:
     )  # fmt: skip
 
 
-def fold(number: int, auroc: float | None, error: float = 0.1) -> FoldResult:
+def fold(
+    number: int, auroc: float | None, error: float = 0.1, fidelity: Mapping[str, float | None] | None = None
+) -> FoldResult:
     return FoldResult(
         fold=number, scores={"auroc": auroc, "calibration_error": error},
         stages=(StageRecord(name="classifier", key="k", seconds=1.5, reused=False),),
         predictions=(), counts={"real": 2}, seconds=1.0, peak_bytes=9,
+        fidelity=fidelity or {},
     )  # fmt: skip
 
 
@@ -54,9 +66,85 @@ def ledger(tmp_path: Path, record: SearchRecord) -> Ledger:
     return ledger
 
 
-def test_only_completed_trials_with_a_defined_score_are_ranked_in_the_scores_direction(ledger: Ledger) -> None:
-    assert [trial.id for trial in rank(ledger.trials(), "auroc")] == ["t0001", "t0000"]
-    assert [trial.id for trial in rank(ledger.trials(), "calibration_error")] == ["t0000", "t0001", "t0003"]
+def test_only_completed_trials_with_a_defined_score_are_ranked_in_the_scores_direction(
+    ledger: Ledger, record: SearchRecord
+) -> None:
+    assert [trial.id for trial in rank(ledger.trials(), record)] == ["t0001", "t0000"]
+    by_error = replace(record, metric="calibration_error")
+    assert [trial.id for trial in rank(ledger.trials(), by_error)] == ["t0000", "t0001", "t0003"]
+
+
+@pytest.fixture
+def copying(tmp_path: Path, record: SearchRecord) -> Ledger:
+    """A limit of .05; completed trials: .6 real, .8 copying .04, .9 copying .06, .7 of unknown rate; .9 pruned, .5."""
+    ledger = Ledger(tmp_path / "s")
+    ledger.folder.mkdir()
+    ledger.write_search(replace(record, max_copy_rate=0.05))
+    real = {"mixer.name": "real"}
+    genmix = {"mixer.name": "genmix", "generator.name": "egan", "generator.gamma": 0.0123456}
+    trials: list[tuple[Assignment, float, tuple[float | None, ...]]] = [
+        (real, 0.6, ()), (genmix, 0.8, (0.0, 0.08)), (genmix, 0.9, (0.0, 0.12)), (genmix, 0.7, (None, None)),
+        (genmix, 0.9, (0.5,)),
+    ]  # fmt: skip
+    for config, score, rates in trials:
+        trial_id = ledger.add_trial(config, reference=None)
+        for number, rate in enumerate(rates or (0, 0)):
+            measured = {"kid": 0.0123, "copy_rate": rate} if rates else {}
+            ledger.record_fold(trial_id, fold(number, score, fidelity=measured))
+        ledger.end_trial(trial_id, "pruned" if len(rates) == 1 else "completed")
+    return ledger
+
+
+def test_a_trial_that_copies_too_much_is_never_the_best(copying: Ledger) -> None:
+    record = copying.search()
+    assert [trial.id for trial in rank(copying.trials(), record)] == ["t0001", "t0003", "t0000"]
+    assert rank(copying.trials(), replace(record, max_copy_rate=None))[0].id == "t0002"
+    write_outcome(copying)
+    assert yaml.safe_load((copying.folder / "best.yaml").read_text())["trial"] == "t0001"
+    result = json.loads((copying.folder / "result.json").read_text())
+    assert [trial["feasible"] for trial in result["trials"]] == [True, True, False, True, False]
+    assert (result["max_copy_rate"], result["best"]["trial"]) == (0.05, "t0001")
+
+
+def test_result_json_holds_the_fidelity_of_folds_and_trials(copying: Ledger) -> None:
+    result = result_data(copying.search(), copying.trials())
+    real, synthetic, _, unknown, _ = result["trials"]
+    assert (real["fidelity"], real["folds"][0]["fidelity"]) == ({}, {})
+    assert synthetic["folds"][1]["fidelity"] == {"kid": 0.0123, "copy_rate": 0.08}
+    assert synthetic["fidelity"]["copy_rate"] == {"mean": 0.04, "std": pytest.approx(0.08 / 2**0.5)}
+    assert unknown["fidelity"]["copy_rate"] == {"mean": None, "std": None}
+    assert result["best"]["fidelity"] == synthetic["fidelity"]
+
+
+def test_only_the_leaders_weights_are_kept_and_a_copying_trial_leads_nothing(copying: Ledger) -> None:
+    for trial in copying.trials():
+        (copying.trial_folder(trial.id) / WEIGHTS).mkdir()
+    watch = _Watch(copying, copying.search(), lambda: None)
+    watch.on_trial_complete(0, [], SimpleNamespace(trial_id="x"))
+    assert [path.parent.name for path in copying.folder.glob(f"trials/*/{WEIGHTS}")] == ["t0001"]
+
+
+def test_the_leaderboard_shows_kid_and_copy_rate_where_a_trial_has_them_within_160_columns(
+    copying: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_outcome(Console(width=160), copying)
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines()[:20])) <= 160
+    assert "kid" in out
+    assert re.search(r"1 +│ t0001 .* 0\.012 +│ +0\.040", out)
+    assert re.search(r"infeasible +│ t0002", out)
+    assert re.search(r"infeasible +│ t0004", out)
+    assert "2 of 5 trials are infeasible: their copy rate is above 0.05 (--max-copy-rate)" in out
+
+
+def test_a_leaderboard_without_synthetic_images_has_no_such_columns(
+    ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_outcome(Console(width=160), ledger)
+    out = capsys.readouterr().out
+    assert "kid" not in out
+    assert "copy rate" not in out
+    assert "infeasible" not in out
 
 
 def test_result_json_holds_what_the_readme_says(ledger: Ledger, record: SearchRecord) -> None:
@@ -69,6 +157,7 @@ def test_result_json_holds_what_the_readme_says(ledger: Ledger, record: SearchRe
             "auroc": {"mean": 0.8, "std": 0.0},
             "calibration_error": {"mean": pytest.approx(0.2), "std": 0.0},
         },
+        "fidelity": {},
         "intervals": {},
     }
     first, *_, failed = result["trials"]
@@ -127,6 +216,25 @@ def test_a_policy_reads_in_one_line() -> None:
         "synthetic.balance": False, "affine": True, "classifier.learning_rate": 0.001,
     }  # fmt: skip
     assert policy(config) == "genmix egan gamma=0.005 alpha=0.3 affine lr=0.001"
+
+
+@pytest.mark.parametrize("generator", [name for name in GENERATORS if name != "none"])
+def test_the_policy_of_every_generator_is_short_and_names_what_differs(generator: str) -> None:
+    space = PRESETS["genmix"].fix("generator.name", generator)[0].narrowed()
+    for seed in range(30):
+        config = {**space.sample(random.Random(seed)), "affine": True}
+        words = policy(config).split()
+        assert len(policy(config)) <= 130
+        assert len(words) == len(set(words)), words
+
+
+def test_a_policy_says_which_parts_are_off_and_which_model_was_started_from() -> None:
+    config = {"mixer.name": "blend", "generator.name": "dae_gan", "generator.residual": True,
+              "generator.attention": False, "generator.mixture": "off", "generator.affine_copies": 0}  # fmt: skip
+    assert policy(config) == "blend dae_gan residual mixture=off copies=0"
+    started = {"mixer.name": "blend", "generator.name": "diffusion", "generator.pretrained": "/some/where/tiny"}
+    assert policy(started) == "blend diffusion tiny"
+    assert policy({**started, "generator.pretrained": "none"}) == "blend diffusion"
 
 
 def test_an_undefined_score_reads_as_undefined() -> None:

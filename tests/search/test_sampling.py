@@ -3,35 +3,51 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from search.proposers import STARTUP_TRIALS, GridProposer, Proposer, TpeProposer, build_proposer
+from search.proposers import GRID_POINTS, STARTUP_TRIALS, GridProposer, Proposer, TpeProposer, build_proposer
 from search.sampler import LedgerSearcher
 from search.schedulers import FoldAsha
+from spaces.generators import GENERATORS
+from spaces.parameter import Choice
 from spaces.presets import PRESETS
 from spaces.reference import reference_policies
-from spaces.space import Assignment, space_from_yaml
+from spaces.space import Assignment, Space
+from spaces.space_file import space_from_yaml
 from trainables.ledger import Ledger
-from trainables.results import FoldResult, TrialResult, TrialState
+from trainables.results import FoldResult, TrialResult
+from trainables.results import TrialState as State
 
 SPACE = PRESETS["genmix"]
 
 
-def fold(number: int, score: float | None) -> FoldResult:
+def fold(number: int, score: float | None, rate: float | None = None) -> FoldResult:
     return FoldResult(
-        fold=number, scores={"auroc": score}, stages=(), predictions=(), counts={}, seconds=0.0, peak_bytes=0
-    )
+        fold=number, scores={"auroc": score}, stages=(), predictions=(), counts={}, seconds=0.0, peak_bytes=0,
+        fidelity={} if rate is None else {"copy_rate": rate},
+    )  # fmt: skip
 
 
-def trial(number: int, config: Assignment, scores: list[float], state: TrialState = "completed") -> TrialResult:
-    folds = tuple(fold(index, score) for index, score in enumerate(scores))
+def trial(
+    number: int,
+    config: Assignment,
+    scores: list[float],
+    state: State = "completed",
+    *,
+    rate: float | None = None,
+    error: str | None = None,
+) -> TrialResult:
+    folds = tuple(fold(index, score, rate) for index, score in enumerate(scores))
     return TrialResult(
-        id=f"t{number:04d}", config=config, reference=None, state=state, folds=folds, error=None, created=0, ended=1
+        id=f"t{number:04d}", config=config, reference=None, state=state, folds=folds, error=error, created=0, ended=1
     )
 
 
@@ -75,6 +91,104 @@ def test_tpe_takes_a_pruned_trial_for_what_it_is_and_survives_failed_and_undefin
     )  # fmt: skip
     tpe = TpeProposer(SPACE, seed=0, metric="auroc", maximize=True)
     assert SPACE.contains(tpe.propose(len(trials), trials) or {})
+
+
+DIVERGED = "DivergedError: the generator makes images that are all alike"
+CRASHED = "the trial's process died twice (killed, or out of memory)"
+LINE = space_from_yaml(
+    "{name: l, dimensions: [{name: generator.gamma, type: float, low: 0.0, high: 1.0, default: 0.5}]}", source="test"
+)
+
+
+def share_low(trials: list[TrialResult], *, limit: float | None = None) -> float:
+    """How many of TPE's next proposals over ``LINE``, by seed, have a gamma below one half."""
+    proposers = (TpeProposer(LINE, seed=seed, metric="auroc", maximize=True, max_copy_rate=limit) for seed in range(60))
+    proposed = [each.propose(len(trials), trials) or {} for each in proposers]
+    return sum(float(config["generator.gamma"]) < 0.5 for config in proposed) / len(proposed)
+
+
+def evenly(build: Callable[[int, Assignment, float], TrialResult]) -> list[TrialResult]:
+    """Twenty-four trials at evenly spaced gammas."""
+    gammas = [(number + 0.5) / 24 for number in range(24)]
+    return [build(number, {"generator.gamma": gamma}, gamma) for number, gamma in enumerate(gammas)]
+
+
+def test_tpe_avoids_where_trials_diverged_and_not_where_the_machine_crashed() -> None:
+    def low_fails(error: str) -> list[TrialResult]:
+        return evenly(
+            lambda number, config, gamma: (
+                trial(number, config, [], "failed", error=error)
+                if gamma < 0.5
+                else trial(number, config, [0.6 + number % 3 / 100])
+            )
+        )
+
+    assert share_low(low_fails(DIVERGED)) < 0.1
+    assert share_low(low_fails(CRASHED)) > 0.3
+
+
+def test_tpe_avoids_where_trials_copy_although_they_score_better() -> None:
+    copying = evenly(
+        lambda number, config, gamma: trial(number, config, [1 - gamma / 2], rate=0.3 if gamma < 0.5 else 0.0)
+    )
+    assert share_low(copying) > 0.9
+    assert share_low(copying, limit=0.05) < 0.1
+    assert share_low(copying, limit=0.3) > 0.9
+
+
+def test_a_diverged_trial_ranks_below_every_other_and_a_crash_counts_for_nothing() -> None:
+    config: Assignment = {"generator.gamma": 0.5}
+    tpe = TpeProposer(LINE, seed=0, metric="auroc", maximize=True, max_copy_rate=0.1)
+    worst, copying, crash, good = tpe._told(
+        [
+            trial(0, config, [0.9], "failed", error=DIVERGED),
+            trial(1, config, [0.9], rate=1.0),
+            trial(2, config, [0.9], "failed", error=CRASHED),
+            trial(3, config, [0.9], rate=0.1),
+        ]
+    )
+    assert crash.state == TrialState.FAIL
+    assert (worst.state, copying.state, good.state) == (TrialState.PRUNED, TrialState.COMPLETE, TrialState.COMPLETE)
+    violations = [sum(each.constraints.values()) for each in (good, copying, worst)]
+    assert violations == [0.0, pytest.approx(0.9), 2.0]
+    for error in ("RetryableTrialError: OSError: disk", "RuntimeError: x", "LateError: DivergedError: x", ""):
+        assert tpe._told([trial(0, config, [], "failed", error=error)])[0].state == TrialState.FAIL
+
+
+def test_tpe_knows_one_name_under_two_parents_as_two() -> None:
+    models = SPACE.fix("generator.pretrained", "/tiny")[0]
+    both = Space(
+        name="both",
+        dimensions=tuple(
+            replace(each, parameter=replace(each.parameter, options=(f"/{index}", f"/{index}/b"), default=f"/{index}"))
+            if each.name == "generator.pretrained" and isinstance(each.parameter, Choice)
+            else each
+            for index, each in enumerate(models.narrowed().dimensions)
+        ),
+    )
+    trials = [trial(number, both.sample(random.Random(number)), [number / 100]) for number in range(3 * STARTUP_TRIALS)]
+    told = TpeProposer(both, seed=0, metric="auroc", maximize=True)._told(trials)
+    assert {name for each in told for name in each.params if "pretrained" in name} == {
+        "generator.pretrained (diffusion)",
+        "generator.pretrained (textual_inversion)",
+    }
+    for seed in range(5):
+        tpe = TpeProposer(both, seed=seed, metric="auroc", maximize=True)
+        assert both.contains(tpe.propose(len(trials), trials) or {})
+
+
+def test_of_a_grid_too_large_to_list_every_generator_is_drawn() -> None:
+    grid = GridProposer(SPACE, seed=0)
+    trials: list[TrialResult] = []
+    for number in range(60):
+        config = grid.propose(number, trials)
+        assert config is not None
+        for each in SPACE.dimensions:
+            assert not each.exists(config) or config[each.name] in each.parameter.grid(GRID_POINTS)
+        trials.append(trial(number, config, [0.5]))
+    drawn = [each.config for each in trials]
+    assert {config.get("generator.name", "none") for config in drawn} == set(GENERATORS)
+    assert len({repr(config) for config in drawn}) == 60
 
 
 def test_tpe_is_told_the_best_and_the_latest_of_many_trials() -> None:
@@ -139,19 +253,29 @@ def test_a_resumed_search_takes_up_unfinished_trials_first_and_proposes_what_it_
     assert configs[0] == configs[1]
 
 
-def asha(ledger: Ledger, earlier: list[TrialResult], *, maximize: bool = True) -> FoldAsha:
-    return FoldAsha(ledger, folds=5, maximize=maximize, metric="auroc", earlier=earlier)
+def asha(ledger: Ledger, earlier: list[TrialResult], *, maximize: bool = True, limit: float | None = None) -> FoldAsha:
+    return FoldAsha(ledger, folds=5, maximize=maximize, metric="auroc", max_copy_rate=limit, earlier=earlier)
 
 
-def decide(scheduler: FoldAsha, ledger: Ledger, means: list[float], reference: str | None = None) -> list[str]:
+def decide(
+    scheduler: FoldAsha,
+    ledger: Ledger,
+    means: list[float],
+    reference: str | None = None,
+    rates: Sequence[float | None] = (None,) * 5,
+) -> list[str]:
     trial_id = ledger.add_trial({}, reference=reference)
     tune_trial = SimpleNamespace(trial_id=trial_id)
     scheduler.on_trial_add(None, tune_trial)
     actions = []
-    for done, mean in enumerate(means, start=1):
+    for done, (mean, rate) in enumerate(zip(means, rates, strict=False), start=1):
+        ledger.record_fold(trial_id, fold(done - 1, mean, rate))
         result = {"trial": trial_id, "folds_done": done, "running_mean": mean}
         if reference:
             result["reference"] = reference
+        if done == 5:
+            scheduler.on_trial_complete(None, tune_trial, result)
+            break
         actions.append(scheduler.on_trial_result(None, tune_trial, result))
         if actions[-1] == TrialScheduler.STOP:
             break
@@ -179,3 +303,31 @@ def test_asha_remembers_the_trials_of_earlier_attempts_and_the_direction_of_the_
     assert decide(asha(Ledger(tmp_path / "a"), earlier), Ledger(tmp_path / "a"), [0.5, 0.5])[-1] == TrialScheduler.STOP
     lower_is_better = asha(Ledger(tmp_path / "b"), earlier, maximize=False)
     assert decide(lower_is_better, Ledger(tmp_path / "b"), [0.5, 0.5])[-1] == TrialScheduler.CONTINUE
+
+
+def test_a_trial_that_copies_sets_no_bar_for_others(tmp_path: Path) -> None:
+    for limit, last in ((None, TrialScheduler.STOP), (0.1, TrialScheduler.CONTINUE)):
+        ledger = Ledger(tmp_path / str(limit))
+        scheduler = asha(ledger, [trial(0, {}, [0.9] * 5, rate=0.15)], limit=limit)
+        decide(scheduler, ledger, [0.9] * 5, rates=[0.15] * 5)
+        assert decide(scheduler, ledger, [0.6] * 4)[-1] == last
+        assert decide(scheduler, ledger, [0.5, 0.5])[-1] == TrialScheduler.STOP
+
+
+def test_a_trial_that_may_yet_be_feasible_sets_no_bar_when_it_ends_infeasible(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    scheduler = asha(ledger, [], limit=0.1)
+    assert decide(scheduler, ledger, [0.9] * 5, rates=[0.11] * 4 + [0.2]) == [TrialScheduler.CONTINUE] * 4
+    assert decide(scheduler, ledger, [0.6] * 5) == [TrialScheduler.CONTINUE] * 4
+    assert decide(scheduler, ledger, [0.5] * 5)[-1] == TrialScheduler.STOP
+
+
+def test_a_trial_is_stopped_once_no_fold_left_could_bring_its_copy_rate_below_the_limit(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    scheduler = asha(ledger, [], limit=0.1)
+    go, stop = TrialScheduler.CONTINUE, TrialScheduler.STOP
+    assert decide(scheduler, ledger, [0.9] * 5, rates=[0.3, 0.1, 0.2]) == [go, go, stop]
+    assert decide(scheduler, ledger, [0.9] * 5, rates=[0.6]) == [stop]
+    assert decide(scheduler, ledger, [0.9] * 4, rates=[0.5, 0.0, 0.0, 0.0]) == [go] * 4
+    assert decide(scheduler, ledger, [0.9] * 4, "genmix", rates=[0.6] * 4) == [go] * 4
+    assert [each.state for each in ledger.trials()] == ["pruned", "pruned", "unfinished", "unfinished"]

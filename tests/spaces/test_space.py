@@ -9,7 +9,8 @@ import pytest
 from spaces.errors import SpaceError
 from spaces.parameter import Choice, Float, Int, parse_value
 from spaces.presets import PRESETS
-from spaces.space import Dimension, Space, When, space_from_yaml
+from spaces.space import Dimension, Space, When
+from spaces.space_file import space_from_yaml
 
 
 @pytest.fixture
@@ -141,6 +142,12 @@ def test_a_grid_holds_every_combination_once(small: Space) -> None:
         ("{name: x, dimensions: [{name: a, type: float, low: 0, high: .inf, default: 1}]}", "finite bounds"),
         ("{name: x, dimensions: [{name: a, type: float, low: 0, high: 1, default: 1, log: true}]}", "low > 0"),
         ("{name: x, dimensions: [{name: a, type: choice, options: [], default: 1}]}", "at least one"),
+        (
+            "{name: x, dimensions: [{name: a, type: choice, options: [1], default: 1, open: 1}]}",
+            "expected true or false",
+        ),
+        ("{name: x, dimensions: [{name: a, type: int, low: 0, high: 1, default: 1, around: 0.5}]}", "a factor >= 1"),
+        ("{name: x, dimensions: [{name: a, type: int, low: 0, high: 1, default: 1, around: two}]}", "expected float"),
         ("{name: x, dimensions: [{name: a, type: choice, options: [1], default: [1]}]}", "default"),
         ("{name: x, dimensions: [{name: a, type: int, low: 0, high: 1, default: 1, when: {b: [1]}}]}", "not a choice"),
         ("{name: ../../evil, dimensions: [{name: a, type: int, low: 0, high: 1, default: 1}]}", "1 to 40 letters"),
@@ -151,3 +158,121 @@ def test_a_malformed_file_is_refused_in_one_sentence(text: str, message: str) ->
     with pytest.raises(SpaceError, match=message) as caught:
         space_from_yaml(text, source="mine.yaml")
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def models() -> Space:
+    """Models to start from: scratch or one of the hub for diffusion, two of the hub for inversion; both open."""
+    return Space(
+        name="models",
+        dimensions=(
+            Dimension(
+                parameter=Choice(
+                    name="generator.name", options=("dcgan", "diffusion", "textual_inversion"), default="dcgan"
+                )
+            ),
+            Dimension(
+                parameter=Choice(name="generator.pretrained", options=("none", "a/b"), default="none", open=True),
+                when=When(parent="generator.name", values=("diffusion",)),
+            ),
+            Dimension(
+                parameter=Choice(name="generator.pretrained", options=("c/d", "e/f"), default="c/d", open=True),
+                when=When(parent="generator.name", values=("textual_inversion",)),
+            ),
+            Dimension(
+                parameter=Int(name="generator.steps", low=1, high=9999, default=500, log=True, around=2),
+                when=When(parent="generator.name", values=("textual_inversion",)),
+            ),
+        ),
+    )
+
+
+def pretrained_of(space: Space) -> dict[str, set[object]]:
+    """What is sampled for ``generator.pretrained``, by generator."""
+    rng = random.Random(0)
+    found: dict[str, set[object]] = {}
+    for _ in range(300):
+        drawn = space.sample(rng)
+        assert space.contains(drawn)
+        found.setdefault(str(drawn["generator.name"]), set()).add(drawn.get("generator.pretrained"))
+    return found
+
+
+def test_a_name_can_stand_for_other_values_under_each_value_of_its_parent(models: Space) -> None:
+    assert pretrained_of(models) == {
+        "dcgan": {None},
+        "diffusion": {"none", "a/b"},
+        "textual_inversion": {"c/d", "e/f"},
+    }
+    assert not models.contains({"generator.name": "diffusion", "generator.pretrained": "c/d"})
+    assert models.names == ("generator.name", "generator.pretrained", "generator.steps")
+    assert space_from_yaml(models.to_yaml(), source="test") == models
+    assert sum(1 for _ in models.grid(3)) == 1 + 2 + 2 * 3
+
+
+def test_a_name_that_could_hold_twice_at_once_is_refused(models: Space) -> None:
+    first, diffusion, inversion, _ = models.dimensions
+    for when in (None, When(parent="generator.name", values=("diffusion", "dcgan"))):
+        with pytest.raises(SpaceError, match="can hold at once"):
+            Space(name="x", dimensions=(first, diffusion, Dimension(parameter=inversion.parameter, when=when)))
+
+
+@pytest.mark.parametrize(
+    ("text", "sampled"),
+    [
+        ("none", {"diffusion": {"none"}}),
+        ("e/f", {"textual_inversion": {"e/f"}}),
+        ("/my/model", {"diffusion": {"/my/model"}, "textual_inversion": {"/my/model"}}),
+    ],
+)
+def test_a_value_typed_belongs_where_it_is_listed_or_else_to_every_open_choice(
+    models: Space, text: str, sampled: dict[str, set[object]]
+) -> None:
+    fixed, notes = models.fix("generator.pretrained", text)
+    assert pretrained_of(fixed) == sampled
+    assert notes == (f"generator.pretrained={text} limits generator.name to {', '.join(sampled)}",)
+    assert space_from_yaml(fixed.to_yaml(), source="test") == fixed
+
+
+def test_a_closed_choice_takes_no_other_value(models: Space) -> None:
+    with pytest.raises(SpaceError, match="is not one of"):
+        models.fix("generator.name", "/my/model")
+    with pytest.raises(SpaceError, match=r"outside all its bounds: none, a/b.* under diffusion; c/d"):
+        models.fix("generator.pretrained", "")
+
+
+def test_an_option_that_leaves_takes_along_what_exists_under_it_alone(models: Space) -> None:
+    less = models.without(models.variants("generator.pretrained")[1], "c/d")
+    assert pretrained_of(less)["textual_inversion"] == {"e/f"}
+    assert less.variants("generator.pretrained")[1].parameter.default == "e/f"
+    without = models.without(models.dimension("generator.name"), "textual_inversion")
+    assert without.names == ("generator.name", "generator.pretrained")
+    assert pretrained_of(without) == {"dcgan": {None}, "diffusion": {"none", "a/b"}}
+    with pytest.raises(SpaceError, match="is left of it"):
+        less.without(less.variants("generator.pretrained")[1], "e/f")
+
+
+def test_a_length_is_searched_around_the_budgets_but_can_be_fixed_to_any(models: Space) -> None:
+    quick = models.with_defaults({}, generators={"textual_inversion": {"steps": 60}})
+    steps = quick.narrowed().dimension("generator.steps").parameter
+    assert (steps.low, steps.default, steps.high) == (30, 60, 120)  # type: ignore[union-attr]
+    fixed = quick.fix("generator.steps", "4000")[0].narrowed()
+    assert {fixed.sample(random.Random(seed))["generator.steps"] for seed in range(9)} == {4000}
+    assert space_from_yaml(quick.narrowed().to_yaml(), source="test") == quick.narrowed()
+    assert quick.narrowed().narrowed() == quick.narrowed()
+
+
+def test_a_default_is_the_budgets_for_the_generators_that_a_dimension_belongs_to(models: Space) -> None:
+    budget = {"diffusion": {"pretrained": "a/b"}, "textual_inversion": {"pretrained": "x/y", "steps": 0}}
+    changed = models.with_defaults({"generator.steps": 9, "generator.name": "diffusion"}, generators=budget)
+    assert [each.parameter.default for each in changed.dimensions] == ["diffusion", "a/b", "c/d", 500]
+    both = When(parent="generator.name", values=("diffusion", "textual_inversion"))
+    shared = Space(
+        name="s",
+        dimensions=(
+            models.dimensions[0],
+            Dimension(parameter=Int(name="generator.steps", low=1, high=9, default=3), when=both),
+        ),
+    )
+    for budget, default in (({"diffusion": {"steps": 5}}, 3), ({name: {"steps": 5} for name in both.values}, 5)):
+        assert shared.with_defaults({}, generators=budget).dimension("generator.steps").parameter.default == default  # type: ignore[arg-type]

@@ -1,0 +1,98 @@
+"""Pretrained models of a space: those that are not on this machine leave it before any trial starts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection
+from typing import TypeAlias
+
+from spaces.budget import Budget
+from spaces.errors import SpaceError
+from spaces.generators import GENERATORS, SCRATCH
+from spaces.parameter import Choice, Value
+from spaces.space import GENERATOR_NAME, Dimension, Space
+
+PRETRAINED = "generator.pretrained"
+
+Missing: TypeAlias = Callable[[str, str], str | None]
+"""Why a generator cannot start from a value here, in words that say what to pass; None where it can."""
+
+
+def missing_here(generator: str, value: str) -> str | None:
+    """Say why a generator cannot start from ``value`` on this machine, without a download or a heavy import."""
+    from trainables.generators.pretrained import available
+
+    return available(generator, value)
+
+
+def fetch(space: Space) -> None:
+    """Download the models that a space starts from, those that are not here yet: for values that a user named.
+
+    Raises: DataError if there is no such model, or it could not be downloaded.
+    """
+    from trainables.generators.pretrained import ensure
+
+    for value in dict.fromkeys(value for variant in space.variants(PRETRAINED) for value in _options(variant)):
+        if value != SCRATCH:
+            ensure(str(value), allow_download=True)
+
+
+def leave_missing(
+    space: Space, budget: Budget, *, named: Collection[str], missing: Missing = missing_here
+) -> tuple[Space, tuple[str, ...]]:
+    """Leave out of a space what cannot start on this machine.
+
+    Args:
+        space: what is searched.
+        budget: says what a generator starts from where ``generator.pretrained`` is not searched.
+        named: the dimensions that the user has fixed.
+        missing: why a generator cannot start from a value.
+
+    Returns:
+        The space without those values, and without the generators that have no other; a line for each that left.
+
+    Raises:
+        SpaceError: no generator would be left, as where the user named what is missing.
+    """
+    notes: list[str] = []
+    for generator in _options(space.dimension(GENERATOR_NAME)) if GENERATOR_NAME in space.names else ():
+        variant = _variant(space, generator)
+        values = _options(variant) if variant is not None else _unsearched(str(generator), budget)
+        reasons = {value: reason for value in values if (reason := missing(str(generator), str(value))) is not None}
+        if variant is not None and len(reasons) < len(values):
+            space = space.without(variant, *reasons)
+            notes += [f"Left out of the space: {reason}" for reason in reasons.values()]
+        elif reasons:
+            advice = "" if PRETRAINED in named or variant is None else f" (--set {PRETRAINED}=FOLDER keeps it)"
+            reason = f"{advice}: {next(iter(reasons.values()))}"
+            space = _without_generator(space, generator, reason)
+            notes.append(f"{GENERATOR_NAME}={generator} leaves the space{reason}")
+    return space, tuple(notes)
+
+
+def _without_generator(space: Space, generator: Value, reason: str) -> Space:
+    names = space.dimension(GENERATOR_NAME)
+    if _options(names) == (generator,):
+        raise SpaceError(f"{GENERATOR_NAME}={generator} would leave the space, and it is the last generator{reason}")
+    return space.without(names, generator)
+
+
+def _variant(space: Space, generator: Value) -> Dimension | None:
+    """The dimension that says what a generator starts from; None where that is not searched, or there is no such."""
+    if PRETRAINED not in space.names or not _unsearched(str(generator), None):
+        return None
+    return next((each for each in space.variants(PRETRAINED) if generator in space.generators_of(each)), None)
+
+
+def _unsearched(generator: str, budget: Budget | None) -> tuple[Value, ...]:
+    """What a generator starts from where that is not searched; empty if it always starts from random weights."""
+    field = PRETRAINED.partition(".")[2]
+    defaults = {each.name: each.default for each in dataclasses.fields(GENERATORS[generator])}
+    if field not in defaults:
+        return ()
+    settings = budget.generators.get(generator, {}) if budget is not None else {}
+    return (settings.get(field, defaults[field]),)  # type: ignore[arg-type]
+
+
+def _options(dimension: Dimension) -> tuple[Value, ...]:
+    return dimension.parameter.options if isinstance(dimension.parameter, Choice) else ()

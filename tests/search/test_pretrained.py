@@ -1,0 +1,171 @@
+"""What happens to a space where models to start from are missing."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from search import cli, runner
+from search.pretrained import leave_missing
+from search.settings import NewSearch
+from spaces.budget import BUDGETS
+from spaces.config import check_space
+from spaces.errors import SpaceError
+from spaces.generators import GENERATORS
+from spaces.presets import PRESETS
+from spaces.reference import reference_policies
+from spaces.space import Space
+from spaces.space_file import space_from_yaml
+
+QUICK = BUDGETS["quick"]
+GENMIX = PRESETS["genmix"]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def lacking(*values: str) -> Callable[[str, str], str | None]:
+    """A machine where generators can start from everything but ``values``."""
+    return lambda generator, value: f"{value} is not here." if value in values or generator in values else None
+
+
+def generators(space: Space) -> set[str]:
+    rng = random.Random(0)
+    return {str(space.sample(rng).get("generator.name")) for _ in range(500)} - {"None"}
+
+
+def test_where_everything_is_there_nothing_leaves() -> None:
+    assert leave_missing(GENMIX, QUICK, named=(), missing=lacking()) == (GENMIX, ())
+
+
+def test_a_missing_value_leaves_with_a_line_and_the_generator_stays() -> None:
+    space, notes = leave_missing(GENMIX, QUICK, named=(), missing=lacking("google/ddpm-cifar10-32"))
+    assert notes == ("Left out of the space: google/ddpm-cifar10-32 is not here.",)
+    assert generators(space) == set(GENERATORS) - {"none"}
+    fixed, _ = space.fix("generator.name", "diffusion")
+    assert {fixed.sample(random.Random(seed)).get("generator.pretrained", "none") for seed in range(50)} == {"none"}
+
+
+def test_the_last_missing_value_takes_its_generator_and_all_its_dimensions_along_with_one_line() -> None:
+    missing = lacking("CompVis/ldm-text2im-large-256", "CompVis/stable-diffusion-v1-4")
+    space, notes = leave_missing(GENMIX, QUICK, named=(), missing=missing)
+    assert generators(space) == set(GENERATORS) - {"none", "textual_inversion"}
+    assert {"generator.tokens_per_class", "generator.steps", "generator.strength"}.isdisjoint(space.names)
+    (note,) = notes
+    assert "generator.name=textual_inversion leaves the space (--set generator.pretrained=FOLDER keeps it)" in note
+    check_space(space, QUICK)
+    assert all(space.contains(policy) for policy in reference_policies(space).values())
+
+
+def test_a_generator_whose_libraries_are_missing_leaves_whatever_it_starts_from() -> None:
+    space, notes = leave_missing(GENMIX, QUICK, named=(), missing=lacking("diffusion", "textual_inversion"))
+    assert generators(space) == set(GENERATORS) - {"none", "diffusion", "textual_inversion"}
+    assert "generator.pretrained" not in space.names
+    assert len(notes) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("generator.name", "textual_inversion"),
+        ("generator.tokens_per_class", "3"),
+        ("generator.pretrained", "CompVis/ldm-text2im-large-256"),
+        ("generator.pretrained", "/my/model"),
+    ],
+)
+def test_naming_what_is_missing_is_refused_with_what_to_pass(name: str, value: str) -> None:
+    space, _ = GENMIX.fix(name, value)
+    missing = lacking("CompVis/ldm-text2im-large-256", "CompVis/stable-diffusion-v1-4", "/my/model")
+    with pytest.raises(SpaceError, match=r"textual_inversion would leave .* last generator.* is not here\."):
+        leave_missing(space, QUICK, named=(name,), missing=missing)
+
+
+def test_a_named_folder_stays_with_the_generators_that_can_start_from_it() -> None:
+    space, _ = GENMIX.fix("generator.pretrained", "/my/pipeline")
+    missing = lacking("diffusion")
+    left, notes = leave_missing(space, QUICK, named=("generator.pretrained",), missing=missing)
+    assert generators(left) == {"textual_inversion"}
+    assert notes == ("generator.name=diffusion leaves the space: /my/pipeline is not here.",)
+
+
+def test_what_is_not_searched_is_checked_too() -> None:
+    text = "{name: x, dimensions: [{name: generator.name, type: choice, options: [dcgan, diffusion], default: dcgan}]}"
+    space, _ = leave_missing(space_from_yaml(text, source="t"), QUICK, named=(), missing=lacking("none"))
+    assert space.dimension("generator.name").parameter.domain() == "dcgan"
+    without, _ = GENMIX.fix("mixer.name", "real")
+    assert leave_missing(without, QUICK, named=(), missing=lacking("none")) == (without, ())
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[NewSearch]:
+    """What the command line would have started, on a machine with libraries and no model but folders."""
+    searches: list[NewSearch] = []
+    monkeypatch.setattr(runner, "start_search", lambda settings: searches.append(settings) or 0)
+    monkeypatch.setattr(
+        "trainables.generators.pretrained.available",
+        lambda generator, value: None if value == "none" or Path(value).is_dir() else f"{value} is not here.",
+    )
+    return searches
+
+
+def test_the_bare_command_starts_whatever_is_missing_and_records_what_is_left(
+    started: list[NewSearch], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([]) == 0
+    (settings,) = started
+    assert generators(settings.space) == set(GENERATORS) - {"none", "textual_inversion"}
+    assert "generator.name=textual_inversion leaves the space" in capsys.readouterr().out
+    assert space_from_yaml(settings.space.to_yaml(), source="t") == settings.space
+
+
+def test_a_folder_is_recorded_by_its_whole_path(
+    started: list[NewSearch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--set", "generator.name=textual_inversion", "--set", "generator.pretrained=tiny"]
+    assert cli.main([*arguments, "--set", "generator.steps=3"]) == 0
+    drawn = started[0].space.sample(random.Random(0))
+    assert (drawn["generator.pretrained"], drawn["generator.steps"]) == (str(tmp_path / "tiny"), 3)
+
+
+def test_a_missing_folder_and_a_missing_model_are_refused_before_a_search_starts(
+    started: list[NewSearch], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for fixed in ("generator.pretrained=/not/there", "generator.name=textual_inversion"):
+        assert cli.main(["--set", fixed]) == 2
+    said = capsys.readouterr().err
+    assert "/not/there is neither a folder" in said
+    assert "--set generator.pretrained=FOLDER" in said
+    assert not started
+
+
+def test_describe_shows_what_is_missing_and_all_that_could_be_searched(
+    started: list[NewSearch], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["--describe"]) == 0
+    out = capsys.readouterr().out
+    assert "Not on this machine\n" in out
+    assert "generator.name=textual_inversion leaves the space" in out
+    assert "generator.tokens_per_class: int 1 to 8" in out
+    assert cli.main(["--describe", "--set", "generator.pretrained=/not/there"]) == 0
+
+
+def test_asking_what_is_here_loads_no_heavy_library_and_asks_no_server() -> None:
+    code = (
+        "import json, socket, sys\n"
+        "def refuse(*a, **k): raise AssertionError('network')\n"
+        "socket.socket.connect = refuse\n"
+        "from search.pretrained import leave_missing\n"
+        "from spaces.budget import BUDGETS\n"
+        "from spaces.presets import PRESETS\n"
+        "leave_missing(PRESETS['genmix'], BUDGETS['quick'], named=())\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'numpy', 'ray', 'mlflow'} & set(sys.modules)\n"
+        "print(json.dumps(sorted(heavy)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout) == []
