@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,15 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its users' name for it
+import torch
+from safetensors import safe_open
 
 from spaces.config import TrialConfig
+from spaces.generators import GENERATORS, NoGeneratorConfig
 from trainables import fold as fold_module
 from trainables.data.cohort import Cohort, read_cohort
 from trainables.data.splits import FoldSplit, make_folds
 from trainables.errors import LeakError
 from trainables.fold import Environment, run_fold
 from trainables.results import FoldResult
-from trainables.stages import StageStore
+from trainables.stages import CHECKPOINTS, StageStore
 from trainables.trial import run_trial
 
 Build = Callable[..., TrialConfig]
@@ -76,17 +81,19 @@ def shuffled_test_images(folder: Path, cohort: Cohort, split: FoldSplit) -> None
         path.write_bytes(content)
 
 
+@pytest.mark.parametrize("name", [name for name in GENERATORS if name != NoGeneratorConfig.name])
 def test_shuffling_the_test_folds_images_changes_no_byte_of_any_stage(
-    environment: Environment, image_folder: Path, tiny_trial: Build, tmp_path: Path
+    environment: Environment, image_folder: Path, tiny_trial: Build, tmp_path: Path, name: str
 ) -> None:
     split = make_folds(environment.cohort, folds=3, seed=0)[0]
-    one = run_fold(genmix(tiny_trial), split, replace(environment, store=StageStore(tmp_path / "one")))
+    config = genmix(tiny_trial, generator__name=name)
+    one = run_fold(config, split, replace(environment, store=StageStore(tmp_path / "one")))
     shuffled_test_images(image_folder, environment.cohort, split)
     cohort = read_cohort(image_folder, cache=tmp_path / "images")
     assert cohort.digest != environment.cohort.digest
     assert make_folds(cohort, folds=3, seed=0)[0] == split
     store = StageStore(tmp_path / "two")
-    two = run_fold(genmix(tiny_trial), split, replace(environment, cohort=cohort, store=store))
+    two = run_fold(config, split, replace(environment, cohort=cohort, store=store))
     assert stage_bytes(tmp_path / "one") == stage_bytes(tmp_path / "two")
     assert [stage.key for stage in one.result.stages] == [stage.key for stage in two.result.stages]
     for name, tensor in one.classifier_state.items():
@@ -212,3 +219,52 @@ def test_a_killed_generator_goes_on_from_its_checkpoint_to_the_same_bytes(
     assert reported == [1, 2, 3, 4, 5, 6]
     run_fold(genmix(tiny_trial, generator__steps=6), split, replace(environment, store=StageStore(tmp_path / "alone")))
     assert stage_bytes(tmp_path / "stages") == stage_bytes(tmp_path / "alone")
+
+
+def _train(folder: Path, cache: Path, store: Path, config: TrialConfig) -> None:
+    """Compute a fold in a process of its own, with a checkpoint after every step."""
+    torch.set_num_threads(1)
+    cohort = read_cohort(folder, cache=cache)
+    environment = Environment(
+        cohort=cohort,
+        store=StageStore(store),
+        seed=3,
+        positive=0,
+        device=torch.device("cpu"),
+        threads=1,
+        report=lambda stage, done, total: None,
+        checkpoint_seconds=0.0,
+    )
+    run_fold(config, make_folds(cohort, folds=3, seed=0)[0], environment)
+
+
+def test_a_process_killed_in_mid_training_loses_nothing_but_time(
+    environment: Environment, image_folder: Path, tiny_trial: Build, tmp_path: Path
+) -> None:
+    threads = torch.get_num_threads()
+    config = genmix(tiny_trial, generator__name="egan", generator__steps=40)
+    arguments = (image_folder, tmp_path / "images", tmp_path / "stages", config)
+    process = multiprocessing.get_context("spawn").Process(target=_train, args=arguments)
+    process.start()
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "stages" / CHECKPOINTS).glob("generator-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.join(60)
+    (checkpoint,) = (tmp_path / "stages" / CHECKPOINTS).glob("generator-*")
+    with safe_open(checkpoint, framework="pt") as file:
+        done = int(file.metadata()["done"])
+    reported: list[int] = []
+    here = replace(
+        environment, threads=1, report=lambda stage, done, total: reported.append(done) if total == 40 else None
+    )
+    split = make_folds(environment.cohort, folds=3, seed=0)[0]
+    try:
+        torch.set_num_threads(1)
+        run_fold(config, split, here)
+        assert reported == list(range(done + 1, 41))
+        run_fold(config, split, replace(here, store=StageStore(tmp_path / "alone")))
+    finally:
+        torch.set_num_threads(threads)
+    assert stage_bytes(tmp_path / "stages" / "generator") == stage_bytes(tmp_path / "alone" / "generator")

@@ -65,10 +65,10 @@ class Training(Protocol):
     def previews(self) -> Previews | None:
         """Images of each class on fixed noise over training time; None where there are none."""
 
-    def fitted(self) -> FittedGenerator:
+    def fitted(self, *, checked: bool = True) -> FittedGenerator:
         """The generator as it is now; the training itself stays as it is.
 
-        Raises: DivergedError if its images are all alike, or noise.
+        Raises: DivergedError if its images are all alike, or noise; only where they are ``checked``.
         """
 
 

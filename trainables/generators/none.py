@@ -69,7 +69,7 @@ class NoTraining:
         """None: there are no images."""
         return None
 
-    def fitted(self) -> FittedNone:
+    def fitted(self, *, checked: bool = True) -> FittedNone:
         """The generator that makes no images."""
         return FittedNone(pixels=self._pixels)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from spaces.config import as_dict
 from spaces.generators import SCRATCH, GeneratorConfig, TrainedConfig, training_part
-from trainables.generators import acgan, dcgan, egan, none, wgan_gp
+from trainables.generators import acgan, dae_gan, dcgan, diffusion, egan, none, stylegan, textual_inversion, wgan_gp
 from trainables.generators.base import Generator
 
 GENERATORS: Mapping[str, type[Any]] = MappingProxyType(
@@ -18,6 +18,10 @@ GENERATORS: Mapping[str, type[Any]] = MappingProxyType(
         "acgan": acgan.Acgan,
         "wgan_gp": wgan_gp.WganGp,
         "egan": egan.Egan,
+        "dae_gan": dae_gan.DaeGan,
+        "stylegan": stylegan.Stylegan,
+        "diffusion": diffusion.Diffusion,
+        "textual_inversion": textual_inversion.TextualInversion,
     }
 )
 """Each is constructed with its configuration, ``spaces.generators.GENERATORS`` of the same name."""
@@ -29,6 +33,10 @@ STAGE_VERSIONS: Mapping[str, int] = MappingProxyType(
         "acgan": acgan.STAGE_VERSION,
         "wgan_gp": wgan_gp.STAGE_VERSION,
         "egan": egan.STAGE_VERSION,
+        "dae_gan": dae_gan.STAGE_VERSION,
+        "stylegan": stylegan.STAGE_VERSION,
+        "diffusion": diffusion.STAGE_VERSION,
+        "textual_inversion": textual_inversion.STAGE_VERSION,
     }
 )
 """Each generator's version: raised when its numbers change, part of the key of its stages."""

@@ -100,7 +100,7 @@ def test_the_rate_is_the_share_of_copies(train: ImageSet) -> None:
 
 
 def test_the_rates_follow_their_definition_by_plain_loops() -> None:
-    train, images = heart_set(6, seed=3, slices=2), heart_set(4, seed=4, slices=2)
+    train, images = heart_set(20, seed=3, slices=2), heart_set(4, seed=4, slices=2)
     mixed = synthetic(torch.cat([images.images_NCHW, with_noise(train.images_NCHW[:3])]))
 
     def nearest_by_loops(image_HW: np.ndarray, patient: str) -> float:  # type: ignore[type-arg]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -87,8 +89,8 @@ def test_the_same_seed_gives_the_same_features_and_another_seed_others() -> None
     assert not torch.equal(first, other)
 
 
-def test_a_loaded_extractor_gives_the_same_features(extractor: Extractor, tmp_path: pytest.TempPathFactory) -> None:
-    file = f"{tmp_path}/extractor.safetensors"
+def test_a_loaded_extractor_gives_the_same_features(extractor: Extractor, tmp_path: Path) -> None:
+    file = tmp_path / "extractor.safetensors"
     save_file(extractor.state(), file)
     images_NCHW = textures(70, seed=5).images_NCHW
     loaded = load_extractor(load_file(file), 2, CPU)
@@ -123,5 +125,5 @@ def test_other_features_than_before_need_another_stage_version() -> None:
     """Golden values of STAGE_VERSION 1; raise it together with new values."""
     images = textures(16)
     features_ND = train(images).features(images.images_NCHW)
-    golden = [0.0, 0.0, 0.0, 0.0]
+    golden = [0.0, 0.545344, 0.051853, 0.076496]
     torch.testing.assert_close(features_ND[0, :4], torch.tensor(golden), rtol=1e-4, atol=1e-4)

@@ -78,11 +78,11 @@ def test_kid_is_the_mean_over_subsets_of_half_the_smaller_set() -> None:
 
 def test_the_deviation_of_kid_is_about_its_standard_error() -> None:
     found = [
-        kid(points(60, seed=seed), points(60, seed=900 + seed, shift=0.5), rng=generator(seed)) for seed in range(40)
+        kid(points(60, seed=seed), points(60, seed=900 + seed, shift=0.5), rng=generator(seed)) for seed in range(24)
     ]
     estimates = [each for each in found if each is not None]
     spread = np.std([each.mean for each in estimates])
-    assert 0.6 < np.mean([each.std for each in estimates]) / spread < 1.6
+    assert 0.5 < np.mean([each.std for each in estimates]) / spread < 2
 
 
 @pytest.mark.parametrize(
