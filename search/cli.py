@@ -25,6 +25,7 @@ EXIT_FAILED_TRIALS = 1
 EXIT_BAD_INPUT = 2
 SAMPLERS = ("tpe", "random", "grid")
 SCHEDULERS = ("asha", "fifo")
+DEFAULT_CHECKPOINT_SECONDS = 60.0
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 _FIXED_WHEN_RESUMED = (
     "space", "set", "budget", "data", "labels", "slice", "positive", "skip_bad_images", "folds", "seed", "metric",
@@ -129,6 +130,9 @@ def _search_parser() -> _Parser:
     where.add_argument("--concurrency", type=_count, metavar="N", help="trials at once (by cores or GPUs)")
     where.add_argument("--cpus-per-trial", type=_count, metavar="N", help="(cores / concurrency)")
     where.add_argument("--gpus-per-trial", type=_share, metavar="X", help="may be a fraction (1 where any)")
+    where.add_argument(
+        "--checkpoint-every", type=_duration, metavar="TIME", help="how often trainings are saved midway (60s)"
+    )
     where.add_argument("--address", metavar="HOST:PORT", help="join a Ray cluster, or 'auto'")
     return parser
 
@@ -218,6 +222,7 @@ def _resources(given: argparse.Namespace) -> Resources:
         gpus_per_trial=given.gpus_per_trial,
         address=given.address,
         time_budget=given.time_budget,
+        checkpoint_seconds=given.checkpoint_every or DEFAULT_CHECKPOINT_SECONDS,
     )
 
 

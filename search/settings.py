@@ -19,13 +19,17 @@ class SettingsError(InputError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """How many trials run at once and what each may use; None leaves it to what the machine has."""
+    """How many trials run at once and what each may use; None leaves it to what the machine has.
+
+    ``checkpoint_seconds``: between two checkpoints of a generator's training.
+    """
 
     concurrency: int | None
     cpus_per_trial: int | None
     gpus_per_trial: float | None
     address: str | None
     time_budget: float | None
+    checkpoint_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from search.settings import Resources, SettingsError
 from spaces.reference import reference_policies
 from trainables.ledger import Ledger, SearchRecord
 from trainables.metrics.catalogue import maximizes
-from trainables.tune_trainable import TRIAL, WEIGHTS, FoldTrainable
+from trainables.tune_trainable import CHECKPOINT_SECONDS, TRIAL, WEIGHTS, FoldTrainable
 
 _MOST_AT_ONCE = 8
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
@@ -165,6 +165,7 @@ class Tuning:
     def _tuner(self) -> tune.Tuner:
         record, allotment = self._record, self._allotment
         maximize = maximizes(record.metric)
+        checkpoints = {CHECKPOINT_SECONDS: self._resources.checkpoint_seconds}
         deadline = time.monotonic() + (self._resources.time_budget or float("inf"))
         self._searcher = LedgerSearcher(
             self._ledger,
@@ -178,7 +179,7 @@ class Tuning:
             ),
             references=reference_policies(record.space),
             wanted=record.trials,
-            settings={"search": str(self._ledger.folder), "gpus": allotment.gpus},
+            settings={"search": str(self._ledger.folder), "gpus": allotment.gpus, **checkpoints},
             may_propose=lambda: time.monotonic() < deadline,
         )
         ended = [trial for trial in self._ledger.trials() if trial.state in ("completed", "pruned")]

@@ -47,7 +47,7 @@ class Session:
         splits = make_folds(cohort, folds=record.folds, seed=record.seed)
         return cls(ledger=ledger, record=record, budget=budget_named(record.budget), cohort=cohort, splits=splits)
 
-    def environment(self, trial_id: str, fold: int, *, device: torch.device) -> Environment:
+    def environment(self, trial_id: str, fold: int, *, device: torch.device, checkpoint_seconds: float) -> Environment:
         """What one fold of one trial computes with; its progress goes to the ledger, at most once a second."""
         progress = _Progress(self.ledger, trial_id, fold)
         store = StageStore(
@@ -61,6 +61,7 @@ class Session:
             device=device,
             threads=self.record.threads,
             report=progress,
+            checkpoint_seconds=checkpoint_seconds,
         )
 
 

@@ -23,12 +23,14 @@ FOLDS_DONE = "folds_done"
 RUNNING_MEAN = "running_mean"
 RUNNING_STD = "running_std"
 WEIGHTS = "weights"
+CHECKPOINT_SECONDS = "checkpoint_seconds"
 
 
 class FoldTrainable(tune.Trainable):  # type: ignore[misc]
     """Computes the folds of one trial after another; Tune reuses the process for many trials.
 
-    Its configuration: ``search`` (folder of the search), ``trial`` (id in the ledger), ``gpus`` (share of a GPU).
+    Its configuration: ``search`` (folder of the search), ``trial`` (id in the ledger), ``gpus`` (share of a GPU),
+    ``checkpoint_seconds`` (between two checkpoints of a training).
     A fold that the ledger has already is reported again, not computed. What goes wrong is recorded in the ledger
     as the trial's end and reported as a finished trial, so that the process lives on; lack of memory and failed
     input or output are raised, so that Tune tries the trial once more in a new process.
@@ -51,6 +53,7 @@ class FoldTrainable(tune.Trainable):  # type: ignore[misc]
     def _take_up(self, config: dict[str, Any]) -> None:
         self._trial_id = str(config[TRIAL])
         self._device = best_device(float(config["gpus"]))
+        self._checkpoint_seconds = float(config[CHECKPOINT_SECONDS])
         self._results: list[FoldResult] = []
 
     def step(self) -> dict[str, Any]:
@@ -85,7 +88,9 @@ class FoldTrainable(tune.Trainable):  # type: ignore[misc]
         if recorded is not None:
             return recorded
         config = trial_config(ledger.trial(self._trial_id).config, self._session.budget)
-        environment = self._session.environment(self._trial_id, split.fold, device=self._device)
+        environment = self._session.environment(
+            self._trial_id, split.fold, device=self._device, checkpoint_seconds=self._checkpoint_seconds
+        )
         outcome = next(run_trial(config, [split], environment))
         weights = ledger.trial_folder(self._trial_id) / WEIGHTS
         weights.mkdir(exist_ok=True)
