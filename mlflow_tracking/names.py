@@ -49,7 +49,9 @@ VIEW = f"mlflow.sharedViewState.{VIEW_KEY}"
 
 EXPERIMENT_PREFIX = "genmix-search/"
 SHEET_FILE = "real_and_synthetic.png"
-MUTATIONS_FILE = "generator_training.png"
+CURVES_FILE = "generator_training.png"
+SAMPLES_FILE = "samples_over_training.png"
+PAIRS_FILE = "closest_pairs.png"
 
 MAX_NAME = 200
 """MLflow takes 250 characters; this leaves room for prefixes."""
@@ -57,6 +59,8 @@ MAX_PARAMETER = 6000
 MAX_TAG = 5000
 """MLflow 3.17 takes 8,000 characters, older servers 5,000."""
 
+_WITHIN_FOLD = {"kid_std": "kid_subset_std"}
+"""Measures that are a spread within a fold, and their names here."""
 _VALID = re.compile(r"[A-Za-z0-9_.\- ]+")
 
 
@@ -73,6 +77,29 @@ def spread(name: str) -> str:
 def per_fold(name: str) -> str:
     """The metric that holds a score in each fold, the step being the fold."""
     return f"{FOLD_GROUP}/{valid_name(name)}"
+
+
+def fidelity(measure: str) -> str:
+    """The metric that holds how good a trial's synthetic images are, its mean over folds.
+
+    The measures, each of the synthetic images against the training images of the fold: ``fidelity_kid`` (kernel
+    inception distance: 0 is best, small values below 0 are chance; it has no unit), ``fidelity_precision``,
+    ``fidelity_recall``, ``fidelity_coverage`` and ``fidelity_copy_rate`` (shares, 0 to 1; the last is best at 0),
+    ``fidelity_density`` (about 1 is best), and some of them for a class alone (``fidelity_coverage_CLASS``).
+
+    Args:
+        measure: as a fold's record calls it. ``kid_std``, the spread over the random subsets whose mean a fold's KID
+            is, becomes ``fidelity_kid_subset_std``, as ``fidelity_kid_std`` is the spread over folds.
+
+    Returns:
+        A name with a prefix that keeps precision and recall of images apart from those of a classifier.
+    """
+    return valid_name(f"fidelity_{_WITHIN_FOLD.get(measure, measure)}")
+
+
+def fidelity_spread(measure: str) -> str | None:
+    """The metric that holds a measure's sample standard deviation over folds; None for what is a spread itself."""
+    return None if measure in _WITHIN_FOLD else spread(f"fidelity_{measure}")
 
 
 def best(metric: str) -> str:

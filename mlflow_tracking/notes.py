@@ -26,15 +26,16 @@ def trial_name(trial: TrialResult) -> str:
 
 
 def incumbent(search: SearchRecord, trials: Sequence[TrialResult]) -> TrialResult | None:
-    """The completed trial with the best mean of the search's metric; the earlier one wins a tie."""
+    """The trial with the best ``completed_mean``; the earlier one wins a tie."""
     scored = [(each, mean) for each in trials if (mean := completed_mean(search, each)) is not None]
     best = max if maximizes(search.metric) else min
     return best(scored, key=lambda pair: pair[1])[0] if scored else None
 
 
 def completed_mean(search: SearchRecord, trial: TrialResult) -> float | None:
-    """What trials are ranked by: the mean of the search's metric, of completed trials only."""
-    return mean_score(search, trial) if trial.state == "completed" else None
+    """What trials are ranked by: the mean of the search's metric, of completed trials that keep to its copy rate."""
+    ranked = trial.state == "completed" and trial.feasible(search.max_copy_rate)
+    return mean_score(search, trial) if ranked else None
 
 
 def mean_score(search: SearchRecord, trial: TrialResult) -> float | None:
@@ -48,7 +49,9 @@ def search_note(search: SearchRecord, trials: Sequence[TrialResult], *, state: s
     lines = [f"# Search {search.name}", "", *_warnings(search), _standing(search, trials, state), ""]
     best = incumbent(search, trials)
     if best is None:
-        return "\n".join((*lines, "No trial is completed yet."))
+        some = any(trial.state == "completed" for trial in trials)
+        none_yet = "No completed trial can be the best." if some else "No trial is completed yet."
+        return "\n".join((*lines, none_yet))
     summary = best.scores[search.metric]
     spread = "" if summary.std is None else f" (standard deviation over folds {summary.std:.3f})"
     lines += [f"Best so far by {search.metric}: **{trial_name(best)}**, mean {summary.mean:.3f}{spread}.", ""]
@@ -87,4 +90,20 @@ def trial_note(search: SearchRecord, trial: TrialResult) -> str:
         return f"**Stopped early** after {done}{reason}"
     mean = mean_score(search, trial)
     score = "undefined" if mean is None else f"{mean:.3f}"
-    return f"**Completed**: {done}, mean {search.metric} {score}"
+    return f"**Completed**: {done}, mean {search.metric} {score}{_fidelity(search, trial)}"
+
+
+def _fidelity(search: SearchRecord, trial: TrialResult) -> str:
+    """How good the trial's synthetic images are, in a paragraph of its own; nothing where it has none."""
+    means = {measure: summary.mean for measure, summary in trial.fidelity.items()}
+    parts = [
+        f"{name} {mean:.3g}"
+        for name, measure in (("KID", "kid"), ("coverage", "coverage"), ("copy rate", "copy_rate"))
+        if (mean := means.get(measure)) is not None
+    ]
+    if not parts:
+        return ""
+    text = f"\n\nSynthetic images, mean over folds: {', '.join(parts)}."
+    if not trial.feasible(search.max_copy_rate):
+        text += f" **Too many copies**: above the search's limit of {search.max_copy_rate:g}, so it cannot be the best."
+    return text

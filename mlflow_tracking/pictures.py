@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mlflow_tracking import names
-from mlflow_tracking.figures import COLUMNS, Images, Labels, image_sheet, mutation_history
+from mlflow_tracking.figures import COLUMNS, Images, Labels, image_sheet
+from mlflow_tracking.samples import closest_pairs, samples_over_training
+from mlflow_tracking.training_curves import training_curves
 from trainables.data.image_files import load_image_set
 from trainables.files import read_json
 from trainables.ledger import SHARED, SearchRecord
@@ -27,7 +29,7 @@ class _Synthetic:
 
 
 def draw_pictures(storage: Path, search: SearchRecord, trial: TrialResult, title: str, folder: Path) -> list[Path]:
-    """Draw what there is to see of a trial: a sheet of images and, for a trained generator, its curves.
+    """Draw what there is to see of a trial: its images and, for a trained generator, its course and closest copies.
 
     Args:
         storage: the storage with the shared stages.
@@ -47,6 +49,8 @@ def draw_pictures(storage: Path, search: SearchRecord, trial: TrialResult, title
     try:
         real = load_image_set(_folder(stages, fold, "preprocess"))
         synthetic = _synthetic(stages, fold)
+        warnings = caveats(search, uses_synthetic=synthetic is not None)
+        subject = "\n".join((f"{title}, training fold {fold.fold}", *warnings))
         sheet = folder / names.SHEET_FILE
         image_sheet(
             real.images_NCHW.numpy(),
@@ -54,12 +58,11 @@ def draw_pictures(storage: Path, search: SearchRecord, trial: TrialResult, title
             None if synthetic is None else synthetic.images_NCHW,
             None if synthetic is None else synthetic.labels_N,
             real.classes,
-            "\n".join((f"{title}, training fold {fold.fold}", *caveats(search, uses_synthetic=synthetic is not None))),
+            subject,
             sheet,
         )
-        curves = folder / names.MUTATIONS_FILE
-        return [sheet, curves] if _draw_training(stages, fold, curves) else [sheet]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [sheet, *_draw_generator(stages, fold, real.classes, subject, folder)]
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise PicturesMissing(f"the storage has no readable images of fold {fold.fold} any more") from error
 
 
@@ -95,6 +98,37 @@ def _synthetic(stages: Path, fold: FoldResult) -> _Synthetic | None:
     return _Synthetic(images_NCHW=np.concatenate(list(by_class.values())), labels_N=np.concatenate(labels))
 
 
-def _draw_training(stages: Path, fold: FoldResult, path: Path) -> bool:
-    key = next(_keys(fold, "generator"), None)
-    return key is not None and mutation_history(read_json(stages / "generator" / key / "history.json"), path)
+def _draw_generator(
+    stages: Path, fold: FoldResult, classes: Sequence[str], subject: str, folder: Path
+) -> Iterator[Path]:
+    """Draw the pictures of the generator's stage and of its fidelity; yields those that there was anything for."""
+    curves, samples, pairs = (folder / name for name in (names.CURVES_FILE, names.SAMPLES_FILE, names.PAIRS_FILE))
+    trained, compared = _folder(stages, fold, "generator"), _folder(stages, fold, "fidelity")
+    if (trained / "history.json").is_file():
+        history = read_json(trained / "history.json")
+        if training_curves(history, classes, f"Training, {subject}", curves, gamma=_gamma(trained)):
+            yield curves
+    if (trained / "previews.npy").is_file():
+        facts = read_json(trained / "previews.json")
+        images_TKMHW = np.load(trained / "previews.npy", allow_pickle=False)
+        title = f"Samples over training, {subject}\nEach column keeps its noise"
+        if samples_over_training(images_TKMHW, facts["steps"], facts["classes"], title, samples):
+            yield samples
+    if (compared / "pairs.npy").is_file():
+        from trainables.metrics.fidelity import read_pairs  # scikit-learn takes seconds to import
+
+        if closest_pairs(read_pairs(compared), f"Closest pairs, {subject}{_copy_rate(fold)}", pairs):
+            yield pairs
+
+
+def _gamma(trained: Path) -> float | None:
+    """The weight of diversity that a generator was trained with, as its stage recorded it; None where it has none."""
+    manifest = trained / "stage.json"
+    gamma = read_json(manifest)["key"]["config"].get("gamma") if manifest.is_file() else None
+    return None if gamma is None else float(gamma)
+
+
+def _copy_rate(fold: FoldResult) -> str:
+    """A line on how many of all synthetic images count as copies; nothing where that is not known."""
+    rate = fold.fidelity.get("copy_rate")
+    return "" if rate is None else f"\nOf all synthetic images compared, {rate:.1%} count as copies"

@@ -271,6 +271,7 @@ def _search_parameters(search: SearchRecord) -> list[Param]:
         "seed": search.seed,
         "sampler": search.sampler,
         "scheduler": search.scheduler,
+        "max_copy_rate": "none" if search.max_copy_rate is None else search.max_copy_rate,
         "threads": search.threads,
         "classes": ", ".join(search.data.classes),
         "images": sum(search.data.counts),
@@ -282,7 +283,8 @@ def _search_parameters(search: SearchRecord) -> list[Param]:
 def _log_fold(run: RemoteRun, trial: TrialResult, fold: FoldResult) -> None:
     """Log a fold in one call, at a time that follows from the record, so that a replay gives the same."""
     when = _milliseconds(trial.created + (fold.fold + 1) * fold.seconds)
-    values = {**fold.scores, names.SECONDS: fold.seconds}
+    fidelity = {names.fidelity(measure): value for measure, value in fold.fidelity.items()}
+    values = {**fold.scores, **fidelity, names.SECONDS: fold.seconds}
     metrics = [
         Metric(names.per_fold(name), value, when, fold.fold) for name, value in values.items() if value is not None
     ]
@@ -297,6 +299,11 @@ def _summary(trial: TrialResult) -> list[Metric]:
     values: dict[str, float | None] = {}
     for name, summary in trial.scores.items():
         values |= {names.score(name): summary.mean, names.spread(name): summary.std}
+    for measure, summary in trial.fidelity.items():
+        values[names.fidelity(measure)] = summary.mean
+        over_folds = names.fidelity_spread(measure)
+        if over_folds is not None:
+            values[over_folds] = summary.std
     values |= {
         names.FOLDS_DONE: float(len(trial.folds)),
         names.SECONDS: sum(fold.seconds for fold in trial.folds),

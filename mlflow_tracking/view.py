@@ -16,17 +16,33 @@ from trainables.metrics.catalogue import maximizes
 
 _MAX_PARAMETERS = 24
 _MAX_AXES = 8
+_MEASURES = ("kid", "coverage", "copy_rate")
+"""Of the synthetic images, where a space has any."""
 
 
 def runs_view(search: SearchRecord) -> str:
-    """The view as MLflow stores it: trials only, best first, with score, folds and searched parameters as columns."""
+    """The view as MLflow stores it: trials only, best first, with score, fidelity and searched parameters.
+
+    Parameters for which a tag has no room have no column.
+    """
+    view = ""
+    for parameters in range(_MAX_PARAMETERS, -1, -1):
+        view = json.dumps(_view(search, parameters))
+        if len(view) <= names.MAX_TAG:
+            break
+    return view
+
+
+def _view(search: SearchRecord, most_parameters: int) -> dict[str, Any]:
     mean, spread = names.score(search.metric), names.spread(search.metric)
-    metrics = (mean, spread, names.FOLDS_DONE)
-    parameters = [names.valid_name(each.name) for each in search.space.dimensions[:_MAX_PARAMETERS]]
+    metrics = [mean, spread, names.FOLDS_DONE]
+    if any(each.name.startswith("generator.") for each in search.space.dimensions):
+        metrics += [names.fidelity(measure) for measure in _MEASURES]
+    parameters = [names.valid_name(each.name) for each in search.space.dimensions[:most_parameters]]
     columns = {f"metrics.`{name}`": name for name in metrics}
     columns[f"tags.`{names.STATE}`"] = names.STATE
     columns |= {f"params.`{name}`": name for name in parameters}
-    view = {
+    return {
         "searchFilter": names.TRIALS_ONLY,
         "orderByKey": f"metrics.`{mean}`",
         "orderByAsc": not maximizes(search.metric),
@@ -42,7 +58,6 @@ def runs_view(search: SearchRecord) -> str:
         "compareRunSections": [_section("scores", "Model metrics"), _section("folds", names.FOLD_GROUP)],
         "compareRunCharts": [_bars(mean), _parallel(search, mean)],
     }
-    return json.dumps(view)
 
 
 def _section(identity: str, name: str) -> dict[str, Any]:

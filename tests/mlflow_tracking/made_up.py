@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ from spaces.space import Assignment
 from trainables.data.image_files import save_image_set
 from trainables.data.image_set import ImageSet
 from trainables.files import write_json
+from trainables.generators.previews import Previews, write_previews
 from trainables.ledger import SHARED, DataRecord, Ledger, SearchRecord
+from trainables.metrics.copies import ClosePair
+from trainables.metrics.fidelity import Fidelity, write_fidelity
 from trainables.results import FoldResult, StageRecord, TrialState
 
 CLASSES = ("HCC", "HEM", "HF-I")
@@ -69,6 +73,23 @@ def new_ledger(storage: Path, name: str = "demo", **changes: object) -> Ledger:
     return ledger
 
 
+FIDELITY: tuple[dict[str, float | None], ...] = tuple(
+    {
+        "kid": 0.1 + 0.02 * fold,
+        "kid_std": 0.03,
+        "precision": 0.8,
+        "recall": 0.7,
+        "density": 1.1,
+        "coverage": 0.9,
+        "coverage_HCC": 0.85,
+        "coverage_HF-I": None,
+        "copy_rate": 0.04 * fold,
+    }
+    for fold in range(FOLDS)
+)
+"""What was measured of the synthetic images of each fold."""
+
+
 def fold_result(fold: int, *, level: float = 0.7, stages: tuple[StageRecord, ...] = ()) -> FoldResult:
     rng = random.Random(f"{fold} {level}")
     near = lambda: min(1.0, max(0.0, level + rng.uniform(-0.05, 0.05)))  # noqa: E731
@@ -102,17 +123,24 @@ def add_trial(
     level: float = 0.7,
     error: str | None = None,
     stages: tuple[StageRecord, ...] = (),
+    measured: bool = False,
 ) -> str:
     trial_id = ledger.add_trial(config, reference=reference)
     for fold in range(folds):
-        ledger.record_fold(trial_id, fold_result(fold, level=level, stages=stages))
+        result = fold_result(fold, level=level, stages=stages)
+        ledger.record_fold(trial_id, replace(result, fidelity=FIDELITY[fold]) if measured else result)
     if state != "unfinished":
         ledger.end_trial(trial_id, state, error=error)
     return trial_id
 
 
-def write_stages(storage: Path, *, synthetic: bool = True, pixels: int = 32) -> tuple[StageRecord, ...]:
-    """Write the stages of a fold; the images are discs whose size tells the class."""
+def write_stages(
+    storage: Path, *, synthetic: bool = True, pixels: int = 32, measured: bool = False
+) -> tuple[StageRecord, ...]:
+    """Write the stages of a fold; the images are discs whose size tells the class.
+
+    With ``measured`` there are also the generator's manifest and previews, and its fidelity.
+    """
     rng = np.random.default_rng(0)
     records = []
 
@@ -133,13 +161,30 @@ def write_stages(storage: Path, *, synthetic: bool = True, pixels: int = 32) -> 
     )
     save_image_set(folder("preprocess", "aa"), real)
     if synthetic:
-        write_json(folder("generator", "bb") / "history.json", egan_history())
+        trained = folder("generator", "bb")
+        write_json(trained / "history.json", egan_history())
         for label in range(len(CLASSES)):
             chunk = folder("pool", f"cc{label}")
             made = np.stack([_disc(label, pixels, rng, noise=0.4) for _ in range(20)])[:, None]
             np.save(chunk / "images.npy", made)
             write_json(chunk / "chunk.json", {"class_index": label, "start": 0})
+    if measured:
+        write_json(trained / "stage.json", {"key": {"config": {"gamma": 0.25}}})
+        shape = (3, len(CLASSES), 4, pixels, pixels)
+        previews = Previews(
+            steps=(0, 25, 40), images_TKMHW=torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
+        )
+        write_previews(trained, previews, CLASSES)
+        found = Fidelity(values=FIDELITY[0], counts={"real": (14, 20, 5)}, pairs=(close_pair(0.5), close_pair(2.0)))
+        write_fidelity(folder("fidelity", "dd"), found, CLASSES)
     return tuple(records)
+
+
+def close_pair(distance: float, pixels: int = 32, **changes: str) -> ClosePair:
+    """A grey synthetic image and a darker training image, with a threshold of 1."""
+    images_2HW = np.stack([np.full((pixels, pixels), grey, dtype=np.uint8) for grey in (201, 101)])
+    named = {"synthetic": "synthetic/HCC/000007", "training": "patient 3/slice 12.dcm", **changes}
+    return ClosePair(**named, distance=distance, threshold=1.0, space="pixels", images_2HW=images_2HW)
 
 
 def _disc(label: int, pixels: int, rng: np.random.Generator, noise: float = 0.15) -> np.ndarray:

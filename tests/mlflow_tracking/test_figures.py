@@ -5,17 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from mlflow_tracking.figures import image_sheet, mutation_history
+from mlflow_tracking import names
+from mlflow_tracking.figures import image_sheet
 from mlflow_tracking.pictures import PicturesMissing, caveats, draw_pictures
 from mlflow_tracking.view import runs_view
+from spaces.parameter import Float
+from spaces.space import Dimension, Space
+from tests.mlflow_tracking.conftest import texts
 from tests.mlflow_tracking.made_up import (
-    CLASSES,
     GENMIX_EGAN,
     REAL,
     add_trial,
-    egan_history,
     new_ledger,
     search_record,
     write_stages,
@@ -33,23 +36,44 @@ def test_a_sheet_shows_every_class_real_and_synthetic(tmp_path: Path) -> None:
     assert (low[..., 0] == 0).sum() > (high[..., 0] == 0).sum() * 0.5  # -1 is black
 
 
-def test_training_curves_are_drawn_for_one_network_or_one_per_class(tmp_path: Path) -> None:
-    history = egan_history()
-    assert mutation_history(history, tmp_path / "a.png")
-    assert mutation_history({f"class1/{name}": values for name, values in history.items()}, tmp_path / "b.png")
-    assert imread(tmp_path / "a.png").shape == imread(tmp_path / "b.png").shape
-    assert mutation_history({"generator_loss": [1.0], "discriminator_loss": [2.0]}, tmp_path / "c.png")
-    assert not mutation_history({}, tmp_path / "d.png")
-    assert not (tmp_path / "d.png").exists()
-
-
 def test_a_trial_without_a_generator_has_a_sheet_only(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path)
-    with_generator = ledger.trial(add_trial(ledger, GENMIX_EGAN, stages=write_stages(tmp_path)))
-    without = ledger.trial(add_trial(ledger, REAL, stages=write_stages(tmp_path, synthetic=False)))
-    search = ledger.search()
-    assert len(draw_pictures(tmp_path, search, with_generator, "t", tmp_path)) == 2
-    assert len(draw_pictures(tmp_path, search, without, "t", tmp_path)) == 1
+    trial = ledger.trial(add_trial(ledger, REAL, stages=write_stages(tmp_path, synthetic=False)))
+    drawn = draw_pictures(tmp_path, ledger.search(), trial, "t", tmp_path)
+    assert [path.name for path in drawn] == [names.SHEET_FILE]
+
+
+def test_stages_from_before_previews_and_fidelity_have_the_pictures_that_they_can(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path)
+    trial = ledger.trial(add_trial(ledger, GENMIX_EGAN, stages=write_stages(tmp_path)))
+    drawn = draw_pictures(tmp_path, ledger.search(), trial, "t", tmp_path)
+    assert [path.name for path in drawn] == [names.SHEET_FILE, names.CURVES_FILE]
+
+
+def test_a_measured_generator_is_shown_with_its_course_and_its_closest_pairs(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
+    ledger = new_ledger(tmp_path)
+    stages = write_stages(tmp_path, measured=True)
+    trial = ledger.trial(add_trial(ledger, GENMIX_EGAN, stages=stages, measured=True))
+    drawn = draw_pictures(tmp_path, ledger.search(), trial, "t0000 genmix egan", tmp_path)
+    expected = [names.SHEET_FILE, names.CURVES_FILE, names.SAMPLES_FILE, names.PAIRS_FILE]
+    assert [path.name for path in drawn] == expected
+    assert all(path.is_file() for path in drawn)
+    headings = [axes.get_title(loc="left") for axes in figures[1].axes]
+    assert "fitness of each child, F = F_q + 0.25 F_d" in headings
+    for figure in figures:
+        assert any("t0000 genmix egan, training fold 0\nReal images: synthetic" in text for text in texts(figure))
+    assert any("Of all synthetic images compared, 0.0% count as copies" in text for text in texts(figures[3]))
+
+
+def test_a_damaged_stage_is_said_not_raised_as_anything_else(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path)
+    trial = ledger.trial(add_trial(ledger, GENMIX_EGAN, stages=write_stages(tmp_path, measured=True)))
+    (previews,) = tmp_path.rglob("previews.npy")
+    previews.write_bytes(previews.read_bytes()[:200])
+    with pytest.raises(PicturesMissing):
+        draw_pictures(tmp_path, ledger.search(), trial, "t", tmp_path)
 
 
 def test_missing_stages_are_said_not_raised_as_anything_else(tmp_path: Path) -> None:
@@ -70,10 +94,29 @@ def test_titles_warn_of_phantom_data_and_of_the_quick_budget() -> None:
 def test_the_saved_view_shows_score_and_parameters_and_fits_a_tag() -> None:
     text = runs_view(search_record())
     view = json.loads(text)
-    assert len(text) < 5000
+    assert len(text) <= names.MAX_TAG
     assert view["orderByKey"] == "metrics.`balanced_accuracy`"
     assert view["searchFilter"] == "tags.`genmix.kind` = 'trial'"
     assert {"metrics.`balanced_accuracy`", "params.`mixer.name`", "params.`generator.gamma`"} <= set(
         view["selectedColumns"]
     )
-    assert CLASSES
+    assert {"metrics.`fidelity_kid`", "metrics.`fidelity_copy_rate`"} <= set(view["selectedColumns"])
+
+
+def test_the_saved_view_of_a_space_without_generators_has_no_fidelity() -> None:
+    assert "fidelity" not in runs_view(search_record(space=_space("classifier.learning_rate")))
+
+
+def test_the_saved_view_fits_a_tag_however_many_and_long_the_parameters_are() -> None:
+    view = json.loads(
+        runs_view(search_record(space=_space(*(f"generator.{index:02}_{'x' * 60}" for index in range(30)))))
+    )
+    assert len(json.dumps(view)) <= names.MAX_TAG
+    shown = [column for column in view["selectedColumns"] if column.startswith("params")]
+    assert 5 < len(shown) < 24
+
+
+def _space(*dimensions: str) -> Space:
+    parameters = [Float(name=name, low=0.0, high=1.0, default=0.5, meaning="m") for name in dimensions]
+    each = tuple(Dimension(parameter=parameter) for parameter in parameters)
+    return Space(name="s", description="d", dimensions=each)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -392,10 +393,44 @@ def test_pictures_become_artifacts_beside_the_database(tmp_path: Path, uri: str)
     assert projector.sync() == 0
     found = runs(uri)
     files = client_for(uri).list_artifacts(found["t0000"].info.run_id)
-    assert [file.path for file in files] == [names.MUTATIONS_FILE, names.SHEET_FILE]
+    assert [file.path for file in files] == [names.CURVES_FILE, names.SHEET_FILE]
     assert found["t0000"].data.tags[names.SHEET] == "logged"
     assert found["t0001"].data.tags[names.SHEET].startswith("skipped: ")
     assert len(list((tmp_path / "mlartifacts").rglob("*.png"))) == 2
+
+
+def test_fidelity_is_logged_per_fold_and_as_mean_and_spread_over_folds(tmp_path: Path, uri: str) -> None:
+    ledger = new_ledger(tmp_path / "runs")
+    add_trial(ledger, GENMIX_EGAN, measured=True)
+    add_trial(ledger, REAL)
+    Projector(ledger, uri).close(interrupted=False)
+    found = runs(uri)
+    metrics = found["t0000"].data.metrics
+    kids = [0.1, 0.12, 0.14]
+    assert metrics["fidelity_kid"] == pytest.approx(statistics.fmean(kids))
+    assert metrics["fidelity_kid_std"] == pytest.approx(statistics.stdev(kids))
+    assert metrics["fidelity_kid_subset_std"] == pytest.approx(0.03)
+    assert metrics["fidelity_copy_rate"] == pytest.approx(0.04)
+    assert metrics["fidelity_coverage_HCC"] == pytest.approx(0.85)
+    assert not [name for name in metrics if "HF-I" in name and "fidelity" in name]  # undefined
+    assert {"precision", "recall", "kid"}.isdisjoint(metrics)
+    history = client_for(uri).get_metric_history(found["t0000"].info.run_id, "fold/fidelity_kid")
+    assert {each.step: each.value for each in history} == pytest.approx(dict(enumerate(kids)))
+    assert "KID 0.12, coverage 0.9, copy rate 0.04" in found["t0000"].data.tags[names.NOTE]
+    assert not [name for name in found["t0001"].data.metrics if "fidelity" in name]
+    assert "Synthetic" not in found["t0001"].data.tags[names.NOTE]
+
+
+def test_a_trial_with_too_many_copies_is_never_the_best(tmp_path: Path, uri: str) -> None:
+    ledger = new_ledger(tmp_path / "runs", max_copy_rate=0.01)
+    add_trial(ledger, REAL, level=0.6)
+    add_trial(ledger, GENMIX_EGAN, level=0.9, measured=True)
+    Projector(ledger, uri).close(interrupted=False)
+    found = runs(uri)
+    assert "t0000" in found["search"].data.tags[names.NOTE]
+    assert found["search"].data.metrics["best_balanced_accuracy"] < 0.7
+    assert "Too many copies" in found["t0001"].data.tags[names.NOTE]
+    assert found["search"].data.params["max_copy_rate"] == "0.01"
 
 
 def test_the_search_run_shows_the_course_and_the_best(tmp_path: Path, uri: str) -> None:
