@@ -18,6 +18,7 @@ from spaces.budget import BUDGETS
 from spaces.config import trial_config
 from spaces.errors import ConfigError
 from spaces.generators import GENERATORS as CONFIGS
+from tests.trainables.generators.golden import needed
 from trainables.data.image_set import ImageSet
 from trainables.errors import EmptyPoolError, FinalTrialError, StopRequested
 from trainables.generators import fitting
@@ -41,15 +42,6 @@ def make(name: str, **settings: Any) -> Generator:
 RESUMED = 4
 COMMON_OPTIONS = {"augmentation": "diffaugment", "spectral_norm": True, "ema": 0.9, "survivors": 2}
 """What every adversarial generator can be asked for; the others have no such fields."""
-
-
-def needed(name: str) -> dict[str, Any]:
-    """Settings without which a generator's configuration is refused: weights to start from."""
-    try:
-        CONFIGS[name]()
-    except ConfigError:
-        return {"pretrained": "TODO"}
-    return {}
 
 
 LEARNING = [name for name in GENERATORS if "steps" in fields(name)]

@@ -16,6 +16,7 @@ from spaces.budget import BUDGETS
 from spaces.config import TrialConfig, trial_config
 from spaces.generators import GENERATORS
 from spaces.parameter import Value
+from tests.trainables.generators.golden import needed
 from trainables.data.cohort import Cohort, read_cohort
 from trainables.fold import Environment
 from trainables.stages import StageStore
@@ -76,6 +77,9 @@ def tiny_trial() -> Callable[..., TrialConfig]:
     def build(**flat: Value) -> TrialConfig:
         named = {name.replace("__", "."): value for name, value in flat.items()}
         fields = {field.name for field in dataclasses.fields(GENERATORS[str(named.get("generator.name", "none"))])}
+        if "generator.name" in named:
+            wanted = needed(str(named["generator.name"]))
+            named = {**{f"generator.{field}": value for field, value in wanted.items()}, **named}
         known = {
             name: value
             for name, value in TINY.items()

@@ -45,6 +45,20 @@ class Egan(NetworkGenerator[EganConfig]):
         """The discriminator; no layer of it may let one image's logit depend on another image."""
         return DcganDiscriminator(pixels=pixels, width=self.config.width, n_classes=n_classes, batch_norm=False)
 
+    def filled_network(self, images: TrainingImages, *, rng: torch.Generator, device: torch.device) -> ImageNetwork:
+        """A network of the first generation, its weights drawn from ``rng``."""
+        return create(lambda: self.network(images.pixels, images.n_classes), rng=rng, device=device)
+
+    def filled_discriminator(self, images: TrainingImages, *, seed: int, device: torch.device) -> nn.Module:
+        """The discriminator before its first step."""
+        return adversary(
+            lambda: self.discriminator(images.pixels, images.n_classes),
+            self.config,
+            keep_scale=True,
+            seed=seed,
+            device=device,
+        )
+
     def train_one(self, images: TrainingImages, *, seed: int, device: torch.device) -> EganTraining:
         """The training of one population, before its first generation."""
         return EganTraining(self, images, seed=seed, device=device)
@@ -63,22 +77,12 @@ class EganTraining:
         self._config = config
         self._images = images
         networks = [
-            create(
-                lambda: owner.network(images.pixels, images.n_classes),
-                rng=seeding.generator(seed, f"generator{index}"),
-                device=device,
-            )
+            owner.filled_network(images, rng=seeding.generator(seed, f"generator{index}"), device=device)
             for index in range(config.survivors)
         ]
         self._network = networks[0]
         self.population = Population(tuple(first_individual(each, averaged=config.ema > 0) for each in networks))
-        self._discriminator = adversary(
-            lambda: owner.discriminator(images.pixels, images.n_classes),
-            config,
-            keep_scale=True,
-            seed=seed,
-            device=device,
-        )
+        self._discriminator = owner.filled_discriminator(images, seed=seed, device=device)
         self._weights = tuple(self._discriminator.parameters())
         self._adam = torch.optim.Adam(self._weights, lr=config.learning_rate, betas=BETAS, fused=True)
         self._augment = Augmentation(config.augmentation, rng=seeding.generator(seed, "augmentation"))

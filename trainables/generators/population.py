@@ -33,13 +33,22 @@ class Individual:
 
 def first_individual(network: nn.Module, *, averaged: bool) -> Individual:
     """A network as a member of the first generation."""
-    parameters = tuple(each.detach().clone() for each in network.parameters())
+    parameters = tuple(_as_adam_leaves_it(each.detach()) for each in network.parameters())
     return Individual(
         parameters=parameters,
         buffers=tuple(each.clone() for each in network.buffers()),
         moments=no_moments(parameters),
         average=tuple(each.clone() for each in parameters) if averaged else (),
     )
+
+
+def _as_adam_leaves_it(value: Tensor) -> Tensor:
+    """A copy with the strides that a step gives it, from which ``Population.restore`` takes the layout.
+
+    A weight of one channel or one pixel is contiguous in both memory formats; its strides decide on the kernel that
+    computes with it, and so on roundings.
+    """
+    return torch.empty(value.shape, device=value.device).copy_(value) if value.is_contiguous() else value.clone()
 
 
 def child_of(

@@ -154,6 +154,39 @@ def test_each_of_adas_operations_comes_with_the_given_probability(probability: f
     assert math.isclose(float(log_zoom_N.std()), 0.2, rel_tol=0.03)
 
 
+def forward_matrix(kind: str, x: float, y: float = 0.0) -> Tensor:
+    """An operation on coordinates in pixels from the centre, from input to output."""
+    cosine, sine = math.cos(x), math.sin(x)
+    rows = {
+        "scale": [[x, 0, 0], [0, y, 0], [0, 0, 1]],
+        "turn": [[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]],
+        "shift": [[1, 0, -x], [0, 1, -y], [0, 0, 1]],
+    }[kind]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def test_ada_transforms_in_the_published_order() -> None:
+    draws, again = draw_ada(1, 32, probability=1.0, rng=rng(8)), rng(8)
+    torch.rand(10, 1, generator=again, dtype=torch.float64)
+    uniforms = torch.rand(6, 1, generator=again, dtype=torch.float64)[:, 0].tolist()
+    normals = torch.randn(6, 1, generator=again, dtype=torch.float64)[:, 0].tolist()
+    zoom, stretch = 2 ** (0.2 * normals[0]), 2 ** (0.2 * normals[1])
+    shifts = [round(4 * (2 * uniform - 1)) for uniform in uniforms[2:4]]
+    image_to_output = torch.eye(3, dtype=torch.float64)
+    for step in (
+        forward_matrix("scale", 1 - 2 * math.floor(2 * uniforms[0]), 1.0),
+        forward_matrix("turn", math.floor(4 * uniforms[1]) * math.pi / 2),
+        forward_matrix("shift", *shifts),
+        forward_matrix("scale", zoom, zoom),
+        forward_matrix("turn", math.pi * (2 * uniforms[4] - 1)),
+        forward_matrix("scale", stretch, 1 / stretch),
+        forward_matrix("turn", math.pi * (2 * uniforms[5] - 1)),
+        forward_matrix("shift", 4 * normals[2], 4 * normals[3]),
+    ):
+        image_to_output = step @ image_to_output
+    assert torch.allclose(draws.matrices_N33[0], torch.linalg.inv(image_to_output), atol=1e-9)
+
+
 def test_quarter_turns_and_whole_shifts_move_pixels_without_blurring_them() -> None:
     image_NCHW = images(1, 8)
     turn_133 = torch.tensor([[[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]], dtype=torch.float64)

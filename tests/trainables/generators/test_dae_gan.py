@@ -35,7 +35,7 @@ def images(count: int = 20) -> ImageSet:
 
 
 def config(**settings: Any) -> DaeGanConfig:
-    small = {"steps": 3, "batch_size": 8, "latent_size": 8, "width": 8, "evaluation_batch": 16, "learning_rate": 2e-3}
+    small = {"steps": 2, "batch_size": 8, "latent_size": 8, "width": 8, "evaluation_batch": 16, "learning_rate": 2e-3}
     return DaeGanConfig(**(small | settings))
 
 
@@ -87,7 +87,11 @@ def test_each_part_can_be_switched_on_its_own(settings: dict[str, Any]) -> None:
     assert bool((pool_NCHW.abs() <= 1).all())
 
 
-@pytest.mark.parametrize("settings", ABLATIONS, ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"mixture": "learnt", "mixed_fitness": True, "survivors": 2, "spectral_norm": True, "ema": 0.9}],
+    ids=str,
+)
 def test_a_restored_training_goes_on_as_if_undisturbed(settings: dict[str, Any]) -> None:
     undisturbed = DaeGan(config(**settings)).begin(images(), seed=1, device=CPU)
     undisturbed.step()

@@ -1,0 +1,230 @@
+"""StyleGAN2 for small images and small sets, with ADA or DiffAugment (Karras et al. 2020, 2020a)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from spaces.generators import StyleganConfig
+from trainables import seeding
+from trainables.generators.adversary import AdversarialTraining, Augmentation
+from trainables.generators.augmentation import AdaController, apply_ada, draw_ada
+from trainables.generators.evolution import discriminator_loss
+from trainables.generators.networks.spectral import normalised
+from trainables.generators.networks.stylegan2 import StyleganDiscriminator, StyleganGenerator
+from trainables.generators.networks.stylegan_layers import create
+from trainables.generators.parts import Part
+from trainables.generators.regularisation import path_lengths, path_penalty, r1
+from trainables.generators.training import NetworkGenerator, TrainingImages
+
+STAGE_VERSION = 1
+BETAS = (0.0, 0.99)
+"""Adam's decays (Karras et al. 2020, appendix B)."""
+R1_EVERY = 16
+"""Discriminator steps between two with the R1 penalty (Karras et al. 2020, section 3.1)."""
+PATH_EVERY = 4
+"""Generator steps between two with the path length penalty (the authors' code; 8 in the paper)."""
+PATH_DECAY = 0.01
+"""Share of a new mean in the average path length (Karras et al. 2020, appendix B)."""
+PATH_SHRINK = 2
+"""The path length is measured on this part of a batch (the authors' code)."""
+
+
+class Stylegan(NetworkGenerator[StyleganConfig]):
+    """One discriminator and one generator step in turn, on the same generated batch; penalties every few steps."""
+
+    def network(self, pixels: int, n_classes: int) -> StyleganGenerator:
+        """The generator's network."""
+        config = self.config
+        return StyleganGenerator(
+            pixels=pixels,
+            latent_size=config.latent_size,
+            width=config.width,
+            mapping_layers=config.mapping_layers,
+            n_classes=n_classes,
+        )
+
+    def train_one(self, images: TrainingImages, *, seed: int, device: torch.device) -> StyleganTraining:
+        """The training of one network, before its first step."""
+        pixels, n_classes, config = images.pixels, images.n_classes, self.config
+        network = create(
+            lambda: self.network(pixels, n_classes), rng=seeding.generator(seed, "generator"), device=device
+        )
+        discriminator = create(
+            lambda: StyleganDiscriminator(pixels=pixels, width=config.width, n_classes=n_classes),
+            rng=seeding.generator(seed, "discriminator"),
+            device=device,
+        )
+        if config.spectral_norm:
+            normalised(discriminator, rng=seeding.generator(seed, "spectral"))
+        return StyleganTraining(config, network, discriminator, images, seed=seed)
+
+
+class StyleganTraining(AdversarialTraining):
+    """One network against one discriminator, with the optimisers of lazy regularisation."""
+
+    def __init__(
+        self,
+        config: StyleganConfig,
+        network: StyleganGenerator,
+        discriminator: StyleganDiscriminator,
+        images: TrainingImages,
+        *,
+        seed: int,
+    ) -> None:
+        curves = ("discriminator_loss", "generator_loss", "ada_probability", "r1")
+        super().__init__(config, network, discriminator, images, seed=seed, betas=BETAS, curves=curves)
+        self._config = config
+        self._synthesis = network
+        self._gamma = config.r1_weight * images.pixels**2 / config.batch_size
+        rate = config.learning_rate
+        self._discriminator_adam = lazy_adam(discriminator, rate=rate, every=R1_EVERY if self._gamma else None)
+        self._network_adam = lazy_adam(network, rate=rate, every=PATH_EVERY if config.path_length else None)
+        self._controller = AdaController(target=config.ada_target, ramp=config.ada_ramp)
+        if config.augmentation == "ada":
+            self._augment = AdaptiveAugmentation(self._controller, rng=self._augment.rng)
+        self._penalty_rng = seeding.generator(seed, "penalties")
+        self._memory = Memory()
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """Everything that changes from step to step."""
+        own: dict[str, Part] = {
+            "controller": self._controller,
+            "penalties": self._penalty_rng,
+            "memory": self._memory,
+        }
+        return {**super().parts, **own}
+
+    def step(self) -> None:
+        """One discriminator step, then one generator step, each followed by one on its penalty where that is due."""
+        probability = self._controller.probability
+        real_NCHW, labels_N = self._real()
+        fake_NCHW = self._fake(labels_N)
+        real_logits_N = self._discriminator(self._augment(real_NCHW), labels_N)
+        fake_logits_N = self._discriminator(self._augment(fake_NCHW.detach()), labels_N)
+        against = discriminator_loss(real_logits_N, fake_logits_N)
+        self._update_discriminator(against)
+        if self._gamma and self._memory.steps % R1_EVERY == 0:
+            self._penalise_slopes(real_NCHW, labels_N)
+
+        deceiving = softplus(-self._discriminator(self._augment(fake_NCHW), labels_N)).mean()
+        self._update_network(deceiving)
+        if self._config.path_length and self._memory.steps % PATH_EVERY == 0:
+            self._penalise_paths(labels_N[: max(len(labels_N) // PATH_SHRINK, 1)])
+
+        if self._config.augmentation == "ada":
+            self._controller.observe(real_logits_N)
+        self._memory.steps += 1
+        self.curves.record(against, deceiving, torch.tensor(probability), self._memory.r1)
+
+    def _fake(self, labels_N: Tensor) -> Tensor:
+        """Generated images; with style mixing, later layers of some of them take the style of another latent."""
+        if not self._config.style_mixing:
+            return super()._fake(labels_N)
+        network, count, device = self._synthesis, len(labels_N), labels_N.device
+        noise_NM, other_NM = (network.noise(count, rng=self._noise_rng).to(device) for _ in range(2))
+        later_NL = draw_crossovers(
+            count, network.style_count, probability=self._config.style_mixing, rng=self._noise_rng
+        ).to(device)
+        styles_NS, others_NS = network.styles(noise_NM, labels_N), network.styles(other_NM, labels_N)
+        styles_NLS = torch.where(later_NL[:, :, None], others_NS[:, None], styles_NS[:, None])
+        return network.synthesize(styles_NLS, noise_NM)
+
+    def _penalise_slopes(self, real_NCHW: Tensor, labels_N: Tensor) -> None:
+        """A step on R1 alone: of the images before augmentation, through it, as in Karras et al. 2020a's code."""
+        real_NCHW = real_NCHW.detach().requires_grad_()
+        penalty = r1(self._discriminator(self._augment(real_NCHW), labels_N), real_NCHW)
+        self._update_discriminator(penalty * (self._gamma / 2 * R1_EVERY))
+        self._memory.r1 = penalty.detach().cpu()
+
+    def _penalise_paths(self, labels_N: Tensor) -> None:
+        """A step on the path length penalty alone."""
+        network, device = self._synthesis, labels_N.device
+        noise_NM = network.noise(len(labels_N), rng=self._penalty_rng).to(device)
+        styles_NLS = network.styles(noise_NM, labels_N)[:, None].expand(-1, network.style_count, -1)
+        images_NCHW = network.synthesize(styles_NLS, noise_NM)
+        directions_NCHW = torch.randn(images_NCHW.shape, generator=self._penalty_rng).to(device)
+        lengths_N = path_lengths(images_NCHW, styles_NLS, directions_NCHW=directions_NCHW)
+        penalty, average = path_penalty(lengths_N, self._memory.path_length.to(device), decay=PATH_DECAY)
+        self._memory.path_length = average.cpu()
+        self._network_adam.zero_grad()
+        torch.autograd.backward(penalty * (self._config.path_length * PATH_EVERY), inputs=list(network.parameters()))
+        self._network_adam.step()
+
+
+class AdaptiveAugmentation(Augmentation):
+    """ADA's augmentations with the probability that its controller holds at the time.
+
+    Args:
+        controller: says how probable they are.
+        rng: CPU generator of the draws.
+    """
+
+    def __init__(self, controller: AdaController, *, rng: torch.Generator) -> None:
+        super().__init__("ada", rng=rng)
+        self._controller = controller
+
+    def draw(self, count: int, pixels: int) -> Callable[[Tensor], Tensor]:
+        """One draw for ``count`` images, to be applied as often as wished."""
+        probability = self._controller.probability
+        draws = draw_ada(count, pixels, probability=probability, rng=self.rng)
+        if not probability:
+            return lambda images_NCHW: images_NCHW
+        return lambda images_NCHW: apply_ada(images_NCHW, draws)
+
+
+class Memory:
+    """What a training keeps besides networks and optimisers: its steps, the last R1, the average path length (CPU)."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.r1 = torch.zeros(())
+        self.path_length = torch.zeros(())
+
+    def state(self) -> dict[str, Tensor]:
+        """What it holds."""
+        return {"steps": torch.tensor(self.steps), "r1": self.r1, "path_length": self.path_length}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what ``state`` gave."""
+        self.steps = int(state["steps"])
+        self.r1, self.path_length = state["r1"].clone(), state["path_length"].clone()
+
+
+def lazy_adam(network: torch.nn.Module, *, rate: float, every: int | None) -> torch.optim.Adam:
+    """Adam for a network whose penalty has a step of its own after every ``every`` steps.
+
+    Args:
+        network: whose parameters are optimised.
+        rate: learning rate without the penalty.
+        every: k; learning rate and decays are those of k / (k + 1) of a step. None: there is no penalty.
+
+    Source: Karras et al. 2020, appendix B.
+    """
+    share = 1.0 if every is None else every / (every + 1)
+    return torch.optim.Adam(
+        network.parameters(), lr=rate * share, betas=(BETAS[0] ** share, BETAS[1] ** share), fused=True
+    )
+
+
+def draw_crossovers(count: int, layers: int, *, probability: float, rng: torch.Generator) -> Tensor:
+    """Which layers of each image take the second of two styles.
+
+    Args:
+        count: number of images.
+        layers: styles of an image.
+        probability: of two styles.
+        rng: CPU generator.
+
+    Returns:
+        bool (count, layers): all False, or False up to a crossover in [1, layers) and True from there on.
+
+    Source: Karras et al. 2019, section 3.1.
+    """
+    crossover_N = torch.randint(1, layers, (count,), generator=rng)
+    mixed_N = torch.rand(count, generator=rng) < probability
+    return mixed_N[:, None] & (torch.arange(layers) >= crossover_N[:, None])
