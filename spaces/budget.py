@@ -61,6 +61,8 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
             },
             generators={
                 "dcgan": {"steps": 250, "batch_size": 32, "width": 24, "learning_rate": 5e-4},
+                "acgan": {"steps": 250, "batch_size": 32, "width": 24, "learning_rate": 5e-4},
+                "wgan_gp": {"steps": 150, "batch_size": 16, "width": 12, "learning_rate": 1e-3, "critic_steps": 3},
                 "egan": {
                     "steps": 110,
                     "batch_size": 32,
@@ -68,7 +70,24 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
                     "learning_rate": 1e-3,
                     "discriminator_steps": 1,
                     "evaluation_batch": 64,
+                    "augmentation": "diffaugment",
                 },
+                "stylegan": {
+                    "steps": 200,
+                    "batch_size": 8,
+                    "width": 8,
+                    "learning_rate": 5e-3,
+                    "ema": 0.99,
+                    "ada_ramp": 40,
+                },
+                "diffusion": {
+                    "steps": 120,
+                    "batch_size": 16,
+                    "width": 16,
+                    "learning_rate": 2.5e-3,
+                    "sampling_steps": 8,
+                },
+                "textual_inversion": {"steps": 40, "sampling_steps": 10},
             },
         ),
         "standard": _budget(
@@ -86,13 +105,32 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
             },
             generators={
                 "dcgan": {"steps": 1000, "batch_size": 32, "width": 32, "learning_rate": 2e-4},
+                "acgan": {"steps": 1000, "batch_size": 32, "width": 32, "learning_rate": 2e-4},
+                "wgan_gp": {"steps": 600, "batch_size": 32, "width": 16, "learning_rate": 5e-4},
                 "egan": {
                     "steps": 500,
                     "batch_size": 32,
                     "width": 16,
                     "learning_rate": 1e-3,
                     "evaluation_batch": 64,
+                    "augmentation": "diffaugment",
                 },
+                "stylegan": {
+                    "steps": 1000,
+                    "batch_size": 16,
+                    "width": 16,
+                    "learning_rate": 2.5e-3,
+                    "ema": 0.995,
+                    "ada_ramp": 200,
+                },
+                "diffusion": {
+                    "steps": 700,
+                    "batch_size": 16,
+                    "width": 32,
+                    "learning_rate": 2e-3,
+                    "sampling_steps": 12,
+                },
+                "textual_inversion": {"steps": 500, "sampling_steps": 25},
             },
         ),
         "paper": _budget(
@@ -109,7 +147,20 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
             },
             generators={
                 "dcgan": {"steps": 70_000, "batch_size": 8, "learning_rate": 1e-3, "width": 64, "per_class": True},
+                "acgan": {"steps": 70_000, "batch_size": 32, "width": 64},
+                "wgan_gp": {"steps": 70_000, "batch_size": 32, "width": 64, "per_class": True},
                 "egan": {"steps": 70_000, "batch_size": 32, "width": 64, "per_class": True},
+                "dae_gan": {"steps": 70_000, "batch_size": 32, "width": 64, "per_class": True},
+                "stylegan": {"steps": 70_000, "batch_size": 32, "width": 32, "ema": 0.999, "ada_ramp": 14_000},
+                "diffusion": {
+                    "steps": 70_000,
+                    "batch_size": 32,
+                    "width": 64,
+                    "learning_rate": 4e-4,
+                    "ema": 0.9995,
+                    "sampling_steps": 50,
+                },
+                "textual_inversion": {"steps": 5_000, "sampling_steps": 50},
             },
         ),
     }

@@ -244,6 +244,8 @@ class DiffusionConfig(TrainedConfig):
 
     Args:
         width: channels of the largest feature map, where the network is trained from random weights.
+        learning_rate: for a width of 32; from random weights it is scaled by 32 / width, so that the two can be
+            searched apart.
         ema: decay per step of the average of the weights that makes the pool.
         label_dropout: share of the labels that training replaces by the null class, for guidance.
         sampling_steps: DDIM steps.
@@ -253,12 +255,13 @@ class DiffusionConfig(TrainedConfig):
 
     name: ClassVar[str] = "diffusion"
     SAMPLING: ClassVar[tuple[str, ...]] = ("sampling_steps", "guidance")
-    learning_rate: float = 4e-4
+    batch_size: int = 16
+    learning_rate: float = 2e-3
     width: int = 32
     ema: float = 0.995
     label_dropout: float = 0.15
-    sampling_steps: int = 25
-    guidance: float = 1.5
+    sampling_steps: int = 12
+    guidance: float = 1.0
     pretrained: str = SCRATCH
 
     def __post_init__(self) -> None:

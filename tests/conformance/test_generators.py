@@ -27,7 +27,14 @@ from trainables.generators.previews import PREVIEWED
 from trainables.generators.registry import GENERATORS, build
 
 CPU = torch.device("cpu")
-TINY: dict[str, Any] = {"steps": 3, "batch_size": 8, "width": 4, "latent_size": 8, "evaluation_batch": 12}
+TINY: dict[str, Any] = {
+    "steps": 3,
+    "batch_size": 8,
+    "width": 4,
+    "latent_size": 8,
+    "evaluation_batch": 12,
+    "sampling_steps": 2,
+}
 
 
 def fields(name: str) -> set[str]:
@@ -154,7 +161,7 @@ def test_images_are_finite_and_in_range_at_several_sizes(name: str, settings: di
         assert float(images.abs().max()) <= 1
 
 
-@pytest.mark.parametrize(("name", "settings"), VARIANTS)
+@pytest.mark.parametrize(("name", "settings"), [each for each in VARIANTS if not needed(str(each.values[0]))])
 def test_labels_are_honoured(name: str, settings: dict[str, Any]) -> None:
     fitted = fit(name, toy(), **{**settings, "steps": 100, "width": 8, "learning_rate": 1e-3})
     dark, bright = (float(fitted.sample(index, 0, 64, seed=1).mean()) for index in (0, 1))

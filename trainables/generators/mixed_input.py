@@ -1,4 +1,4 @@
-"""A discriminator that sees real and generated images mixed and says how much of each is real (DAE GAN, Fu et al. 2020)."""
+"""A discriminator that sees real and generated images mixed and says how much is real (DAE GAN, Fu et al. 2020)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def mixed_images(real_NCHW: Tensor, fake_NCHW: Tensor, real_share_N: Tensor) -> 
 
 
 def real_shares(alpha: float, count: int, *, rng: torch.Generator) -> Tensor:
-    """lambda ~ Beta(alpha, alpha), float32 (count,) on the CPU, from a CPU generator. Source: Fu et al. 2020, formula 9."""
+    """lambda ~ Beta(alpha, alpha), float32 (count,) on the CPU, drawn there too. Source: Fu et al. 2020, formula 9."""
     return beta_symmetric(alpha, count, rng=rng)
 
 

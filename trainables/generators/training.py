@@ -29,7 +29,7 @@ from trainables.generators.previews import PREVIEWED, Previews, is_due, to_uint8
 from trainables.generators.settling import settle
 from trainables.seeding import generator, stream
 
-LOOKED_AT = 16
+LOOKED_AT = 8
 """Images of each class that are looked at in mid-training."""
 _SETTLING_BATCHES = 4
 
