@@ -72,6 +72,16 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
                     "evaluation_batch": 64,
                     "augmentation": "diffaugment",
                 },
+                "dae_gan": {
+                    "steps": 40,
+                    "batch_size": 32,
+                    "width": 8,
+                    "learning_rate": 1e-3,
+                    "ema": 0.9,
+                    "discriminator_steps": 2,
+                    "evaluation_batch": 32,
+                    "affine_copies": 0,
+                },
                 "stylegan": {
                     "steps": 200,
                     "batch_size": 8,
@@ -114,6 +124,16 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
                     "learning_rate": 1e-3,
                     "evaluation_batch": 64,
                     "augmentation": "diffaugment",
+                },
+                "dae_gan": {
+                    "steps": 400,
+                    "batch_size": 32,
+                    "width": 16,
+                    "learning_rate": 1e-3,
+                    "ema": 0.99,
+                    "discriminator_steps": 3,
+                    "evaluation_batch": 32,
+                    "affine_copies": 0,
                 },
                 "stylegan": {
                     "steps": 1000,

@@ -134,7 +134,7 @@ DIFFUSION = _dimensions(
         name="generator.sampling_steps",
         low=2,
         high=200,
-        default=25,
+        default=12,
         log=True,
         around=2,
         meaning="DDIM steps from noise to an image",
@@ -143,7 +143,7 @@ DIFFUSION = _dimensions(
         name="generator.guidance",
         low=1.0,
         high=4.0,
-        default=1.5,
+        default=1.0,
         meaning="weight of classifier-free guidance; 1: the class's own prediction alone",
     ),
     Choice(
