@@ -8,28 +8,22 @@ from torch.nn.functional import cross_entropy, softplus
 
 from spaces.generators import AcganConfig
 from trainables import seeding
-from trainables.generators.adversary import BETAS, AdversarialTraining, adversary
+from trainables.generators.adversary import BETAS, AdversarialGenerator, AdversarialTraining, adversary
 from trainables.generators.evolution import discriminator_loss
-from trainables.generators.networks.dcgan import AuxiliaryDiscriminator, DcganGenerator, create
+from trainables.generators.networks.dcgan import AuxiliaryDiscriminator
 from trainables.generators.networks.image_network import ImageNetwork
-from trainables.generators.training import NetworkGenerator, TrainingImages
+from trainables.generators.training import TrainingImages
 
 STAGE_VERSION = 1
 
 
-class Acgan(NetworkGenerator[AcganConfig]):
+class Acgan(AdversarialGenerator[AcganConfig]):
     """DCGAN's networks, the discriminator's with a second head for the classes in place of the projection."""
-
-    def network(self, pixels: int, n_classes: int) -> DcganGenerator:
-        """The generator's network: DCGAN's, conditioned on the class."""
-        config = self.config
-        return DcganGenerator(pixels=pixels, latent_size=config.latent_size, width=config.width, n_classes=n_classes)
 
     def train_one(self, images: TrainingImages, *, seed: int, device: torch.device) -> AcganTraining:
         """The training of the network, before its first step."""
         pixels, n_classes, config = images.pixels, images.n_classes, self.config
-        rng = seeding.generator(seed, "generator")
-        network = create(lambda: self.network(pixels, n_classes), rng=rng, device=device)
+        network = self.filled_network(images, rng=seeding.generator(seed, "generator"), device=device)
         discriminator = adversary(
             lambda: AuxiliaryDiscriminator(pixels=pixels, width=config.width, n_classes=n_classes),
             config,

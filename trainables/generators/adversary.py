@@ -6,6 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +16,30 @@ from trainables import seeding
 from trainables.generators.augmentation import apply, draw_diffaugment
 from trainables.generators.averages import WeightAverage
 from trainables.generators.curves import Curves
-from trainables.generators.networks.dcgan import Network, create
+from trainables.generators.networks.dcgan import DcganGenerator, Network, create
 from trainables.generators.networks.image_network import ImageNetwork
 from trainables.generators.networks.spectral import normalised
 from trainables.generators.parts import Part
-from trainables.generators.training import Deck, TrainingImages
+from trainables.generators.training import Deck, NetworkGenerator, TrainingImages
 
 BETAS = (0.5, 0.999)
 """Adam's decays (Radford et al. 2016, section 4)."""
+
+
+Adversarial = TypeVar("Adversarial", bound=GanConfig)
+
+
+class AdversarialGenerator(NetworkGenerator[Adversarial]):
+    """A generator whose images are made by DCGAN's network."""
+
+    def network(self, pixels: int, n_classes: int) -> ImageNetwork:
+        """The generator's network."""
+        config = self.config
+        return DcganGenerator(pixels=pixels, latent_size=config.latent_size, width=config.width, n_classes=n_classes)
+
+    def filled_network(self, images: TrainingImages, *, rng: torch.Generator, device: torch.device) -> ImageNetwork:
+        """The network before its first step, its weights drawn from ``rng``."""
+        return create(lambda: self.network(images.pixels, images.n_classes), rng=rng, device=device)
 
 
 class AdversarialTraining(ABC):

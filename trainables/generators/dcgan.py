@@ -7,29 +7,23 @@ from torch.nn.functional import softplus
 
 from spaces.generators import DcganConfig
 from trainables import seeding
-from trainables.generators.adversary import BETAS, AdversarialTraining, adversary
+from trainables.generators.adversary import BETAS, AdversarialGenerator, AdversarialTraining, adversary
 from trainables.generators.evolution import discriminator_loss
-from trainables.generators.networks.dcgan import DcganDiscriminator, DcganGenerator, create
-from trainables.generators.training import NetworkGenerator, TrainingImages
+from trainables.generators.networks.dcgan import DcganDiscriminator
+from trainables.generators.training import TrainingImages
 
 STAGE_VERSION = 2
 
 
-class Dcgan(NetworkGenerator[DcganConfig]):
+class Dcgan(AdversarialGenerator[DcganConfig]):
     """One discriminator and one generator step in turn, on the same generated batch."""
-
-    def network(self, pixels: int, n_classes: int) -> DcganGenerator:
-        """The generator's network."""
-        config = self.config
-        return DcganGenerator(pixels=pixels, latent_size=config.latent_size, width=config.width, n_classes=n_classes)
 
     def train_one(self, images: TrainingImages, *, seed: int, device: torch.device) -> DcganTraining:
         """The training of one network, before its first step."""
         pixels, n_classes, config = images.pixels, images.n_classes, self.config
-        rng = seeding.generator(seed, "generator")
         return DcganTraining(
             config,
-            create(lambda: self.network(pixels, n_classes), rng=rng, device=device),
+            self.filled_network(images, rng=seeding.generator(seed, "generator"), device=device),
             adversary(
                 lambda: DcganDiscriminator(pixels=pixels, width=config.width, n_classes=n_classes, batch_norm=True),
                 config,

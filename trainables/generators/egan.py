@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spaces.generators import EganConfig
 from trainables import seeding
-from trainables.generators.adversary import BETAS, Augmentation, adversary, frozen
+from trainables.generators.adversary import BETAS, AdversarialGenerator, Augmentation, adversary, frozen
 from trainables.generators.curves import Curves
 from trainables.generators.evolution import (
     MUTATIONS,
@@ -21,11 +21,11 @@ from trainables.generators.evolution import (
     mutation_gradients,
     real_gradients,
 )
-from trainables.generators.networks.dcgan import DcganDiscriminator, DcganGenerator, create
+from trainables.generators.networks.dcgan import DcganDiscriminator
 from trainables.generators.networks.image_network import ImageNetwork
 from trainables.generators.parts import Part
 from trainables.generators.population import Individual, Population, child_of, embody, first_individual, images_of
-from trainables.generators.training import Deck, NetworkGenerator, TrainingImages
+from trainables.generators.training import Deck, TrainingImages
 
 STAGE_VERSION = 2
 
@@ -33,21 +33,12 @@ Judge: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 """A child's images to its quality F_q and diversity F_d."""
 
 
-class Egan(NetworkGenerator[EganConfig]):
+class Egan(AdversarialGenerator[EganConfig]):
     """Discriminator steps, then every survivor mutates three ways and the fittest children survive."""
-
-    def network(self, pixels: int, n_classes: int) -> ImageNetwork:
-        """The generator's network."""
-        config = self.config
-        return DcganGenerator(pixels=pixels, latent_size=config.latent_size, width=config.width, n_classes=n_classes)
 
     def discriminator(self, pixels: int, n_classes: int) -> nn.Module:
         """The discriminator; no layer of it may let one image's logit depend on another image."""
         return DcganDiscriminator(pixels=pixels, width=self.config.width, n_classes=n_classes, batch_norm=False)
-
-    def filled_network(self, images: TrainingImages, *, rng: torch.Generator, device: torch.device) -> ImageNetwork:
-        """A network of the first generation, its weights drawn from ``rng``."""
-        return create(lambda: self.network(images.pixels, images.n_classes), rng=rng, device=device)
 
     def filled_discriminator(self, images: TrainingImages, *, seed: int, device: torch.device) -> nn.Module:
         """The discriminator before its first step."""

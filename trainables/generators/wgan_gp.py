@@ -7,31 +7,25 @@ from torch import Tensor
 
 from spaces.generators import WganGpConfig
 from trainables import seeding
-from trainables.generators.adversary import AdversarialTraining, adversary
-from trainables.generators.networks.dcgan import DcganDiscriminator, DcganGenerator, create
+from trainables.generators.adversary import AdversarialGenerator, AdversarialTraining, adversary
+from trainables.generators.networks.dcgan import DcganDiscriminator
 from trainables.generators.networks.image_network import ImageNetwork
 from trainables.generators.parts import Part
 from trainables.generators.regularisation import gradient_penalty
-from trainables.generators.training import NetworkGenerator, TrainingImages
+from trainables.generators.training import TrainingImages
 
 STAGE_VERSION = 1
 BETAS = (0.0, 0.9)
 """Adam's decays (Gulrajani et al. 2017, algorithm 1)."""
 
 
-class WganGp(NetworkGenerator[WganGpConfig]):
+class WganGp(AdversarialGenerator[WganGpConfig]):
     """Several critic steps, then one generator step."""
-
-    def network(self, pixels: int, n_classes: int) -> DcganGenerator:
-        """The generator's network: DCGAN's."""
-        config = self.config
-        return DcganGenerator(pixels=pixels, latent_size=config.latent_size, width=config.width, n_classes=n_classes)
 
     def train_one(self, images: TrainingImages, *, seed: int, device: torch.device) -> WganGpTraining:
         """The training of one network, before its first step."""
         pixels, n_classes, config = images.pixels, images.n_classes, self.config
-        rng = seeding.generator(seed, "generator")
-        network = create(lambda: self.network(pixels, n_classes), rng=rng, device=device)
+        network = self.filled_network(images, rng=seeding.generator(seed, "generator"), device=device)
         critic = adversary(
             lambda: DcganDiscriminator(pixels=pixels, width=config.width, n_classes=n_classes, batch_norm=False),
             config,
