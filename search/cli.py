@@ -16,6 +16,7 @@ from spaces.budget import BUDGETS, Budget, budget_named
 from spaces.config import check_space
 from spaces.describe import describe_space, list_spaces
 from spaces.errors import InputError, SpaceError, nearest
+from spaces.generators import SCRATCH
 from spaces.presets import PRESETS
 from spaces.space import Space
 from spaces.space_file import space_from_yaml
@@ -288,7 +289,8 @@ def _metric(name: str) -> str:
 
 
 def _space(name: str, fixed: Sequence[str], budget: Budget) -> tuple[Space, list[str]]:
-    space = whole = _load_space(name).with_defaults(budget.settings, generators=budget.generators)
+    loaded = _load_space(name).with_choices(PRETRAINED, _absolute)
+    space = whole = loaded.with_defaults(budget.settings, generators=budget.generators)
     notes: list[str] = []
     for assignment in fixed:
         dimension, equals, value = assignment.partition("=")
@@ -317,7 +319,7 @@ def _fix(space: Space, dimension: str, value: str, whole: Space) -> tuple[Space,
 def _absolute(value: str) -> str:
     """The path of what lies on this machine from anywhere: trials are computed, and resumed, in other folders."""
     path = Path(value).expanduser()
-    return str(path.resolve()) if value and path.exists() else value
+    return str(path.resolve()) if value not in ("", SCRATCH) and path.exists() else value
 
 
 def _load_space(name: str) -> Space:

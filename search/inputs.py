@@ -23,7 +23,18 @@ from trainables.data.splits import make_folds
 from trainables.ledger import SHARED, DataRecord, Ledger, SearchRecord
 from trainables.metrics.catalogue import SCORES
 
-_PACKAGES = ("genmix-search", "torch", "ray", "optuna", "mlflow", "scikit-learn", "numpy", "SimpleITK")
+_PACKAGES = (
+    "genmix-search",
+    "torch",
+    "ray",
+    "optuna",
+    "mlflow",
+    "scikit-learn",
+    "numpy",
+    "SimpleITK",
+    "diffusers",
+    "transformers",
+)
 
 
 def prepare(settings: NewSearch, allotment: Allotment, console: Console) -> Ledger:

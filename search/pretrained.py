@@ -70,6 +70,16 @@ def leave_missing(
     return space, tuple(notes)
 
 
+def refuse_missing(space: Space, budget: Budget) -> None:
+    """Check that a recorded space can go on here, as on another machine than it began on.
+
+    Raises: SpaceError, with the first model that is missing.
+    """
+    _, notes = leave_missing(space, budget, named=())
+    if notes:
+        raise SpaceError(f"the search cannot go on without a model that it was started with. {notes[0]}")
+
+
 def _without_generator(space: Space, generator: Value, reason: str) -> Space:
     names = space.dimension(GENERATOR_NAME)
     if _options(names) == (generator,):

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from spaces.parameter import Choice, Float, Parameter
 from spaces.space import Assignment, Dimension, Space
-from trainables.errors import FinalTrialError
+from trainables.errors import DataError, FinalTrialError
 from trainables.results import TrialResult, summarise
 from trainables.seeding import stream
 
@@ -218,7 +218,7 @@ def _told_as(dimension: Dimension, space: Space) -> str:
 
 def _fails_again(trial: TrialResult) -> bool:
     """Whether a trial failed for a reason that lies in its configuration: its error begins with the error's class."""
-    final: list[type[FinalTrialError]] = [FinalTrialError, *FinalTrialError.__subclasses__()]
+    final: list[type[Exception]] = [FinalTrialError, *FinalTrialError.__subclasses__(), DataError]
     named = (trial.error or "").partition(":")[0]
     return trial.state == "failed" and any(named == each.__name__ for each in final)
 

@@ -22,9 +22,11 @@ from mlflow_tracking.projector import Projector
 from search.display import Display, open_console
 from search.inputs import absolute_uri, images_folder, prepare
 from search.outcome import print_outcome, write_outcome
+from search.pretrained import refuse_missing
 from search.settings import NewSearch, Resources, Resumption, SettingsError
 from search.storage import find_search
 from search.tuning import Allotment, Tuning, allot, join_cluster
+from spaces.budget import budget_named
 from trainables.data.cohort import Cohort
 from trainables.leases import DEAD_AFTER, Lease, held
 from trainables.ledger import SHARED, Ledger
@@ -111,6 +113,7 @@ def resume_search(resumption: Resumption) -> int:
     tracking_uri = absolute_uri(resumption.tracking_uri or record.tracking_uri)
     check_server(tracking_uri)
     Cohort.load(images_folder(ledger))
+    refuse_missing(record.space, budget_named(record.budget))
     with _driving(ledger, console):
         allotment = _allot(resumption.resources, trials=trials, threads=record.threads)
         ended = sum(trial.state != "unfinished" for trial in ledger.trials())

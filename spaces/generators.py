@@ -204,7 +204,8 @@ class StyleganConfig(GanConfig):
         ema: decay per step of the average that makes the pool.
         augmentation: "ada" (adaptive, Karras et al. 2020a), "diffaugment" or "none".
         ada_target: share of real images that the discriminator should be sure of.
-        ada_ramp: steps in which the augmentation probability can go from 0 to 1: a fifth of the run.
+        ada_ramp: steps in which the augmentation probability could go from 0 to 1 (it stops at 0.8, above which
+            augmentations leak into the images): a fifth of the run.
         r1_weight: the R1 penalty's gamma is this times pixels squared / batch_size.
         mapping_layers: depth of the mapping network.
         style_mixing: probability that an image's layers take two styles.

@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -157,6 +157,19 @@ class Space:
             if default is None or not dimension.parameter.contains(default):
                 return dimension
             return replace(dimension, parameter=dimension.parameter.with_default(default))
+
+        return replace(self, dimensions=tuple(map(changed, self.dimensions)))
+
+    def with_choices(self, name: str, change: Callable[[str], str]) -> Space:
+        """The same space with the text options of every choice of that name changed, and its default with them."""
+
+        def changed(dimension: Dimension) -> Dimension:
+            parameter = dimension.parameter
+            if dimension.name != name or not isinstance(parameter, Choice):
+                return dimension
+            options = tuple(change(each) if isinstance(each, str) else each for each in parameter.options)
+            default = options[parameter.options.index(parameter.default)]
+            return replace(dimension, parameter=replace(parameter, options=options, default=default))
 
         return replace(self, dimensions=tuple(map(changed, self.dimensions)))
 

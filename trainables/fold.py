@@ -30,6 +30,8 @@ from trainables.data.splits import FoldSplit
 from trainables.errors import LeakError
 from trainables.files import read_json, write_json
 from trainables.generators import registry as generators
+from trainables.generators.acceptance import check_class
+from trainables.generators.base import FittedGenerator
 from trainables.generators.fitting import CHECKPOINT_SECONDS, advance
 from trainables.generators.previews import write_previews
 from trainables.metrics import extractor, fidelity
@@ -99,6 +101,7 @@ class _Fold:
         self._split = split
         self._environment = environment
         self._records: list[StageRecord] = []
+        self._loaded: FittedGenerator | None = None
         entries = environment.cohort.entries
         self._test_ids = {entries[index].id for index in split.test}
         self._test_patients = {entries[index].patient for index in split.test}
@@ -218,18 +221,25 @@ class _Fold:
 
         return self._obtain(key, compute)
 
-    def _chunk(self, generator: Stage, real: ImageSet, label: int, start: int) -> Path:
-        config, environment = self._trained, self._environment
-
-        def compute(folder: Path) -> None:
-            fitted = generators.build(config).load(
+    def _fitted(self, generator: Stage, real: ImageSet) -> FittedGenerator:
+        """The trained generator, read once for all chunks of the fold."""
+        if self._loaded is None:
+            self._loaded = generators.build(self._trained).load(
                 load_file(generator.folder / "state.safetensors"),
                 read_json(generator.folder / "history.json"),
                 n_classes=len(real.classes),
                 pixels=real.pixels,
-                device=environment.device,
+                device=self._environment.device,
             )
-            pool.write_chunk(folder, fitted, label, start, seed=self._seed("pool"))
+        return self._loaded
+
+    def _chunk(self, generator: Stage, real: ImageSet, label: int, start: int) -> Path:
+        sampling = {name: getattr(self._trained, name) for name in self._trained.SAMPLING}
+
+        def compute(folder: Path) -> None:
+            fitted = self._fitted(generator, real)
+            images_NCHW = pool.write_chunk(folder, fitted, label, start, seed=self._seed("pool"))
+            check_class(images_NCHW, real, label, when=f"in the pool, sampled with {sampling},")
 
         key = StageKey(
             stage="pool",
@@ -238,11 +248,11 @@ class _Fold:
                 "class_index": label,
                 "start": start,
                 "count": pool.CHUNK,
-                "sampling": {name: getattr(config, name) for name in config.SAMPLING},
+                "sampling": sampling,
             },
             inputs=(generator.record.key,),
             seed=self._seed("pool"),
-            threads=environment.threads,
+            threads=self._environment.threads,
         )
         return self._obtain(key, compute).folder
 

@@ -60,11 +60,15 @@ def chunks(counts: Sequence[int]) -> list[tuple[int, int]]:
     return [(label, start) for label, count in enumerate(counts) for start in range(0, count, CHUNK)]
 
 
-def write_chunk(folder: Path, generator: FittedGenerator, class_index: int, start: int, *, seed: int) -> None:
-    """Make one chunk of the pool and write it as ``images.npy`` (float32, CHUNK x 1 x P x P) and ``chunk.json``."""
+def write_chunk(folder: Path, generator: FittedGenerator, class_index: int, start: int, *, seed: int) -> torch.Tensor:
+    """Make one chunk of the pool and write it as ``images.npy`` (float32, CHUNK x 1 x P x P) and ``chunk.json``.
+
+    Returns: its images.
+    """
     images_NCHW = generator.sample(class_index, start, CHUNK, seed=seed)
     np.save(folder / "images.npy", images_NCHW.numpy(), allow_pickle=False)
     write_json(folder / "chunk.json", {"class_index": class_index, "start": start})
+    return images_NCHW
 
 
 def take(folders: Sequence[Path], counts: Sequence[int], classes: tuple[str, ...]) -> ImageSet:

@@ -236,7 +236,7 @@ class StageCheckpoints:
         finished = (folder / TRAINING_FILE for folder in self._stages.glob(f"{self._trajectory}-*"))
         found = [(done, path) for path in (*finished, *self._folder.glob(self._pattern)) if (done := _done(path))]
         for done, path in sorted(found, reverse=True):
-            if done <= steps:
+            if done <= steps and (path.name != TRAINING_FILE or _is_intact(path)):
                 with suppress(OSError, SafetensorError):
                     return load_file(path)
         return None
@@ -262,6 +262,14 @@ def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _is_intact(path: Path) -> bool:
+    """Whether a file of a finished stage is the one that was recorded with it."""
+    try:
+        return bool(read_json(path.with_name(_MANIFEST))["files"][path.name] == _digest(path))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _done(path: Path) -> int | None:
     """The position of a saved state; None if the file is not one, or has gone."""
     try:
@@ -277,6 +285,10 @@ def _digests(folder: Path) -> dict[str, str]:
     for path in sorted(folder.iterdir()):
         if path.name == _MANIFEST:
             continue
-        with path.open("rb") as file:
-            digests[path.name] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        digests[path.name] = _digest(path)
     return digests
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

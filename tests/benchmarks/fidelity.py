@@ -256,7 +256,10 @@ def _tasks(options: argparse.Namespace) -> Iterator[Task]:
             path, _, value = text.partition("=")
             generator, _, field = path.partition(".")
             if generator == name:
-                settings[field] = json.loads(value) if value[:1] in '-0123456789tf"' else value
+                try:
+                    settings[field] = json.loads(value)
+                except ValueError:
+                    settings[field] = value
         if name in GENERATORS:
             try:
                 GENERATORS[name](**settings)

@@ -28,6 +28,7 @@ TINY = {
     "generator.batch_size": 4,
     "generator.width": 4,
     "generator.latent_size": 4,
+    "generator.sampling_steps": 2,
 }
 
 

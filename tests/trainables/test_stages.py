@@ -104,6 +104,8 @@ def test_a_training_goes_on_from_the_furthest_state_that_is_not_beyond_its_end(t
         store.obtain(key(position=200), fail, device="cpu")
     store.obtain(key(position=200), lambda folder: save_state(folder / TRAINING_FILE, state(200)), device="cpu")
     assert [furthest(steps) for steps in (199, 250, 400)] == [40, 200, 300]
+    save_state(tmp_path / "generator" / key(position=200).digest / TRAINING_FILE, state(199))  # not what was recorded
+    assert furthest(250) == 40
 
 
 def fail(folder: Path) -> None:

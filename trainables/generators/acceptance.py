@@ -37,29 +37,48 @@ def displacement(images_NCHW: Tensor, real_NCHW: Tensor) -> float:
     return off / own if own else 0.0
 
 
-def check_preview(images_by_class: Mapping[int, Tensor], train: ImageSet, *, steps: int, was_alike: bool) -> bool:
+def check_preview(
+    images_by_class: Mapping[int, Tensor], train: ImageSet, *, steps: int, were_alike: frozenset[int]
+) -> frozenset[int]:
     """Look at a training in progress, so that a collapsed one ends early.
 
     Args:
         images_by_class: a few images NCHW of each class that has training images.
         train: the real images.
         steps: done so far.
-        was_alike: what the last look found: one look alone may be a passing state.
+        were_alike: what the last look found: one look alone may be a passing state.
 
     Returns:
-        Whether a class's images are all alike now.
+        The classes whose images are all alike now.
 
     Raises:
-        DivergedError: they are, and were before.
+        DivergedError: those of one are, and were before.
     """
+    alike = set()
     for index, images_NCHW in images_by_class.items():
-        real = spread(train.images_NCHW[train.labels_N == index])
-        found = spread(images_NCHW)
-        if found < COLLAPSED_BELOW * real:
-            if was_alike:
+        real, found = spread(train.images_NCHW[train.labels_N == index]), spread(images_NCHW)
+        if not found >= COLLAPSED_BELOW * real:
+            alike.add(index)
+            if index in were_alike:
                 raise DivergedError(_alike(train.classes[index], found, real, len(images_NCHW), f"after {steps} steps"))
-            return True
-    return False
+    return frozenset(alike)
+
+
+def check_class(images_NCHW: Tensor, train: ImageSet, class_index: int, *, when: str) -> None:
+    """Check that images of one class are not all alike, as far as its real images are not.
+
+    Args:
+        images_NCHW: of the class.
+        train: the real images.
+        class_index: the class.
+        when: in what state the generator made them, for the message.
+
+    Raises:
+        DivergedError: they are.
+    """
+    found, real = spread(images_NCHW), spread(train.images_NCHW[train.labels_N == class_index])
+    if not found >= COLLAPSED_BELOW * real:
+        raise DivergedError(_alike(train.classes[class_index], found, real, len(images_NCHW), when))
 
 
 def check_images(fitted: FittedNetworks, train: ImageSet, *, steps: int, seed: int) -> None:
@@ -76,15 +95,13 @@ def check_images(fitted: FittedNetworks, train: ImageSet, *, steps: int, seed: i
             the images as a whole are ``NOISE_ABOVE`` as far off as a real image is from the mean.
     """
     pools = []
-    for index, name in enumerate(train.classes):
+    for index in range(len(train.classes)):
         real_NCHW = train.images_NCHW[train.labels_N == index]
         if not len(real_NCHW):
             continue
         pool_NCHW = fitted.sample(index, 0, CHECKED_IMAGES, seed=seed)
         pools.append(pool_NCHW[torch.arange(len(real_NCHW)) % CHECKED_IMAGES])
-        found, real = spread(pool_NCHW), spread(real_NCHW)
-        if not found >= COLLAPSED_BELOW * real:
-            raise DivergedError(_alike(name, found, real, CHECKED_IMAGES, "at the end"))
+        check_class(pool_NCHW, train, index, when="at the end")
     off = displacement(torch.cat(pools), train.images_NCHW)
     if steps >= JUDGED_FROM and not off <= NOISE_ABOVE:
         raise DivergedError(

@@ -63,11 +63,13 @@ class Curves:
                 continue
             values = torch.stack(pending).double()
             pending.clear()
-            if not bool(values.isfinite().all()):
-                worst = values[~values.isfinite()][0].item()
+            lost_T = ~values.isfinite().flatten(1).all(1) if values.ndim > 1 else ~values.isfinite()
+            if bool(lost_T.any()):
+                first = int(lost_T.nonzero()[0])
                 raise DivergedError(
-                    f"the training diverged: {name} was {worst} within the {len(values)} steps before step "
-                    f"{self._steps}; expected finite numbers. Lower generator.learning_rate."
+                    f"the training diverged: {name} was {values[first].tolist()} "
+                    f"in step {len(self._lists[name]) + first + 1}; expected finite numbers. Lower "
+                    "generator.learning_rate."
                 )
             self._lists[name] += values.tolist()
 

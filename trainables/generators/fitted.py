@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trainables.errors import FinalTrialError
 from trainables.generators.base import History
+from trainables.generators.determinism import deterministic
 from trainables.generators.networks.image_network import ImageNetwork
 from trainables.seeding import generator
 
@@ -91,7 +92,8 @@ class FittedNetworks:
             ]
         )
         labels_N = torch.full((CHUNK,), 0 if self._per_class else class_index, dtype=torch.int64, device=device)
-        images_NCHW: Tensor = network(noise_NM.to(device), labels_N)
+        with deterministic(device):
+            images_NCHW: Tensor = network(noise_NM.to(device), labels_N)
         return images_NCHW.float().cpu().contiguous()
 
 

@@ -7,8 +7,7 @@ that one is trained (``NetworkTraining``); everything else is here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -22,6 +21,7 @@ from trainables.errors import DataError
 from trainables.generators.acceptance import check_images, check_preview
 from trainables.generators.base import History
 from trainables.generators.curves import JUDGED_FROM, Curves
+from trainables.generators.determinism import deterministic
 from trainables.generators.fitted import FittedNetworks, load_networks, network_name
 from trainables.generators.networks.image_network import ImageNetwork
 from trainables.generators.parts import Part, pack, under, unpack
@@ -157,9 +157,10 @@ class NetworksTraining:
             raise DataError("the training fold has no images; expected at least one. Check labels and splits.")
         self._train = train
         self._seed = seed
+        self._device = device
         self._per_class = owner.per_class
         self._done = 0
-        with deterministic():
+        with deterministic(self._device):
             self._images = _images_by_network(
                 train, copies=owner.config.affine_copies, per_class=owner.per_class, seed=seed, device=device
             )
@@ -169,7 +170,7 @@ class NetworksTraining:
             }
         self._looks: list[int] = []
         self._seen: list[Tensor] = []
-        self._was_alike = False
+        self._alike: frozenset[int] = frozenset()
         self._look()
 
     @property
@@ -179,7 +180,7 @@ class NetworksTraining:
 
     def step(self) -> None:
         """One step of every network. Raises: DivergedError if it leads nowhere."""
-        with deterministic():
+        with deterministic(self._device):
             for training in self._trainings.values():
                 training.step()
         self._done += 1
@@ -192,7 +193,7 @@ class NetworksTraining:
             "done": torch.tensor(self._done),
             "looks": torch.tensor(self._looks),
             "seen": torch.stack(self._seen),
-            "was_alike": torch.tensor(self._was_alike),
+            "alike": torch.tensor(sorted(self._alike), dtype=torch.int64),
         }
         for name, training in self._trainings.items():
             own = {**pack(training.parts), **pack({"curves": training.curves})}
@@ -204,7 +205,7 @@ class NetworksTraining:
         self._done = int(state["done"])
         self._looks = state["looks"].tolist()
         self._seen = list(state["seen"])
-        self._was_alike = bool(state["was_alike"])
+        self._alike = frozenset(state["alike"].tolist())
         for name, training in self._trainings.items():
             unpack({**training.parts, "curves": training.curves}, under(name, state))
 
@@ -218,7 +219,7 @@ class NetworksTraining:
 
     def fitted(self, *, checked: bool = True) -> FittedNetworks:
         """The generator as it is now. Raises: DivergedError."""
-        with deterministic():
+        with deterministic(self._device):
             networks = {name: self._settled(name) for name in self._trainings}
             fitted = FittedNetworks(
                 networks=networks,
@@ -249,13 +250,13 @@ class NetworksTraining:
         self._looks.append(self._done)
         self._seen.append(self._preview(by_class))
         if self._done >= JUDGED_FROM:
-            self._was_alike = check_preview(by_class, self._train, steps=self._done, was_alike=self._was_alike)
+            self._alike = check_preview(by_class, self._train, steps=self._done, were_alike=self._alike)
 
     @torch.no_grad()
     def _present(self) -> dict[int, Tensor]:
         """A few images of each class that has training images, on fixed noise."""
         by_class = {}
-        with deterministic():
+        with deterministic(self._device):
             networks = {name: self._settled(name, _SETTLING_BATCHES) for name in self._trainings}
             for index, count in enumerate(self._train.counts):
                 if not count:
@@ -277,13 +278,6 @@ class NetworksTraining:
                 for index in range(len(self._train.classes))
             ]
         )
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    """Let a GPU compute the same bits every time."""
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        yield
 
 
 def affine_set(images_NCHW: Tensor, *, copies: int, rng: torch.Generator) -> Tensor:

@@ -79,9 +79,19 @@ def test_a_number_that_is_not_finite_is_found_and_named(value: float) -> None:
 
 def test_a_number_that_is_not_finite_ends_a_long_training_early() -> None:
     curves = Curves("loss")
-    with pytest.raises(DivergedError, match=f"step {CHECKED_EVERY}"):
-        for _ in range(CHECKED_EVERY):
-            curves.record(torch.tensor(float("nan")))
+    with pytest.raises(DivergedError, match=r"loss was nan in step 4"):
+        for step in range(CHECKED_EVERY):
+            curves.record(torch.tensor(1.0 if step < 3 else float("nan")))
+
+
+def test_the_reason_of_a_failure_does_not_depend_on_when_a_checkpoint_was_written() -> None:
+    curves = Curves("loss")
+    curves.record(torch.tensor(1.0))
+    curves.state()
+    curves.record(torch.tensor(2.0))
+    curves.record(torch.tensor(float("inf")))
+    with pytest.raises(DivergedError, match=r"loss was inf in step 3"):
+        curves.state()
 
 
 def test_images_that_are_not_numbers_end_as_a_recorded_failure() -> None:
@@ -140,10 +150,13 @@ def test_a_discriminator_that_has_won_ends_a_long_training_early() -> None:
 def test_images_all_alike_at_two_looks_in_a_row_end_a_training() -> None:
     train = images(200)
     alike = {0: train.images_NCHW[:16], 1: train.images_NCHW[:1].expand(16, -1, -1, -1)}
-    assert not check_preview({0: alike[0]}, train, steps=100, was_alike=True)
-    assert check_preview(alike, train, steps=100, was_alike=False)
+    assert check_preview({0: alike[0]}, train, steps=100, were_alike=frozenset({0})) == frozenset()
+    assert check_preview(alike, train, steps=100, were_alike=frozenset()) == {1}
+    assert check_preview(alike, train, steps=100, were_alike=frozenset({0})) == {1}
+    lost = {1: torch.full_like(alike[1], float("nan"))}
+    assert check_preview(lost, train, steps=100, were_alike=frozenset()) == {1}
     with pytest.raises(DivergedError, match=r"all alike: after 200 steps, those of class 'mass' differ by 0\.0000"):
-        check_preview(alike, train, steps=200, was_alike=True)
+        check_preview(alike, train, steps=200, were_alike=frozenset({1}))
 
 
 def test_looks_come_ever_more_rarely_whatever_the_length() -> None:

@@ -78,7 +78,7 @@ def read_adm(path: Path) -> AdmCheckpoint:
     """
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise DataError(
             f"generator.pretrained={path} is not a file of tensors alone; expected the state dict of an ADM model. "
             "Save it again with torch.save(model.state_dict(), PATH)."
@@ -88,14 +88,14 @@ def read_adm(path: Path) -> AdmCheckpoint:
             f"generator.pretrained={path} has no weights 'input_blocks.0.0' and 'out.2'; expected the state dict of an "
             "ADM model (guided-diffusion). Pass such a file, or a folder that diffusers wrote."
         )
-    weights = {name: value.float() for name, value in found.items()}
     try:
+        weights = {name: value.float() for name, value in found.items()}
         settings = json.loads(sidecar(path).read_text(encoding="utf-8")) if sidecar(path).is_file() else {}
         scheduler = _scheduler(settings)
         shape = _Shape.of(weights)
         unet, heads = _architecture(weights, shape, settings)
         renamed = _renamed(weights, shape, settings, unet, heads)
-    except (KeyError, ValueError, ZeroDivisionError) as error:
+    except (AttributeError, KeyError, ValueError, ZeroDivisionError) as error:
         raise DataError(
             f"generator.pretrained={path} is not the UNet of guided-diffusion ({error}); expected its names and "
             "shapes. Pass an ADM state dict, or a folder that diffusers wrote."

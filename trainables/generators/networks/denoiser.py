@@ -25,7 +25,6 @@ SMALLEST = 6
 """Its grids are halved down to this side or less, but no further than three grids."""
 NEW_CLASS_STD = 0.02
 """Of class embeddings that a pretrained network gets anew: next to nothing beside its embedding of time."""
-_GROUP = 4
 _SILENCED = ("conv2", "conv_out", "to_out.0")
 
 
@@ -62,7 +61,8 @@ class Denoiser(nn.Module):
         from diffusers.models.unets.unet_2d import UNet2DModel
 
         self.unet = UNet2DModel.from_config(
-            {**architecture.unet, "class_embed_type": None, "num_class_embeds": n_classes + 1}
+            # dropout would draw from the global random state
+            {**architecture.unet, "class_embed_type": None, "num_class_embeds": n_classes + 1, "dropout": 0.0}
         )
         self.n_classes = n_classes
         self._block = architecture.block
@@ -208,10 +208,16 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         return read_adm(path).weights
     from diffusers.models.unets.unet_2d import UNet2DModel
 
-    with torch.random.fork_rng(devices=[]):  # the library draws weights before it reads them
-        unet, report = UNet2DModel.from_pretrained(
-            part_folder(path, "unet"), local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
-        )
+    try:
+        with torch.random.fork_rng(devices=[]):  # the library draws weights before it reads them
+            unet, report = UNet2DModel.from_pretrained(
+                part_folder(path, "unet"), local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
+            )
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"generator.pretrained={path} could not be read ({error}); expected a UNet2DModel as save_pretrained "
+            "writes it. Pass such a folder."
+        ) from error
     if report["missing_keys"]:
         raise DataError(
             f"generator.pretrained={path} lacks {len(report['missing_keys'])} weights of its UNet, "

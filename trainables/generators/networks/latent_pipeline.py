@@ -59,20 +59,26 @@ class LatentPipeline:
     def __init__(self, path: Path, *, words: int) -> None:
         folders = check_latent_pipeline(path)
         with _quiet(), torch.random.fork_rng(devices=[]), torch.device("cpu"):  # drawn before they are read
-            self.text, self.tokenizer = _read_text(folders["text"], folders["tokenizer"])
-            self.vae = _read_model(folders["vae"], ("AutoencoderKL", "VQModel"))
-            self.unet = _read_model(folders["unet"], ("UNet2DConditionModel",))
+            try:
+                self.text, self.tokenizer = _read_text(folders["text"], folders["tokenizer"])
+                self.vae = _read_model(folders["vae"], ("AutoencoderKL", "VQModel"))
+                self.unet = _read_model(folders["unet"], ("UNet2DConditionModel",))
+                self.scheduler: Mapping[str, Any] = json.loads(
+                    (folders["scheduler"] / "scheduler_config.json").read_text(encoding="utf-8")
+                )
+            except OSError as error:
+                raise DataError(
+                    f"generator.pretrained={path} could not be read ({error}); expected every part of a pipeline as "
+                    "save_pretrained writes it. Pass such a folder."
+                ) from error
             own = self.text.get_input_embeddings()
             first = len(self.tokenizer)
             self.tokenizer.add_tokens([word_name(index) for index in range(words)])
-        self.own_words_VE: Tensor = own.weight[:first].detach()
         self._words = ExtendedWords(own, first=first)
         self.text.set_input_embeddings(self._words)
         for model in (self.text, self.vae, self.unet):
             model.float().eval().requires_grad_(False)
-        self.scheduler: Mapping[str, Any] = json.loads(
-            (folders["scheduler"] / "scheduler_config.json").read_text(encoding="utf-8")
-        )
+        self.own_words_VE: Tensor = own.weight[:first].detach()
         self._device = torch.device("cpu")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LatentPipeline:
