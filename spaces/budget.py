@@ -104,7 +104,7 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
             "standard",
             folds=5,
             trials=50,
-            note="one to two CPU-minutes of training per generator and fold, after which images of 32 px are recognisable",
+            note="one to two CPU-minutes of training per generator and fold, after which images are recognisable",
             settings={
                 "preprocess.pixels": 32,
                 "classifier.name": "small_cnn",

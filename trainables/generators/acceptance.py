@@ -9,13 +9,14 @@ from torch import Tensor
 
 from trainables.data.image_set import ImageSet
 from trainables.errors import DivergedError
-from trainables.generators.curves import JUDGED_FROM
 from trainables.generators.fitted import FittedNetworks
 
 COLLAPSED_BELOW = 0.05
 """A pool is collapsed where a class's images differ less than this share of how much its real images differ."""
 NOISE_ABOVE = 1.0
 """A pool is noise where its mean image is further from the real mean than real images are (``displacement``)."""
+JUDGED_AFTER = 3200
+"""Images shown from which noise is a failure, not a training that has hardly begun."""
 CHECKED_IMAGES = 64
 
 
@@ -81,13 +82,15 @@ def check_class(images_NCHW: Tensor, train: ImageSet, class_index: int, *, when:
         raise DivergedError(_alike(train.classes[class_index], found, real, len(images_NCHW), when))
 
 
-def check_images(fitted: FittedNetworks, train: ImageSet, *, steps: int, seed: int) -> None:
+def check_images(fitted: FittedNetworks, train: ImageSet, *, steps: int, shown: int, seed: int) -> None:
     """Check that the training has led to something.
 
     Args:
         fitted: the trained generator.
         train: the real images; a class of identical images may have identical images generated.
-        steps: of the training; shorter ones than ``JUDGED_FROM`` are not expected to resemble anything.
+        steps: of the training.
+        shown: training images that it has been shown, one as often as it was; after fewer than ``JUDGED_AFTER`` it is
+            not expected to resemble anything.
         seed: of the images looked at.
 
     Raises:
@@ -103,7 +106,7 @@ def check_images(fitted: FittedNetworks, train: ImageSet, *, steps: int, seed: i
         pools.append(pool_NCHW[torch.arange(len(real_NCHW)) % CHECKED_IMAGES])
         check_class(pool_NCHW, train, index, when="at the end")
     off = displacement(torch.cat(pools), train.images_NCHW)
-    if steps >= JUDGED_FROM and not off <= NOISE_ABOVE:
+    if shown >= JUDGED_AFTER and not off <= NOISE_ABOVE:
         raise DivergedError(
             f"the generator makes noise: after {steps} steps its mean image is {off:.2f} times as far from the mean "
             f"real image as real images are; expected at most {NOISE_ABOVE}. Lower generator.learning_rate."

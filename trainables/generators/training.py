@@ -159,6 +159,7 @@ class NetworksTraining:
         self._seed = seed
         self._device = device
         self._per_class = owner.per_class
+        self._batch_size = owner.config.batch_size
         self._done = 0
         with deterministic(self._device):
             self._images = _images_by_network(
@@ -228,7 +229,8 @@ class NetworksTraining:
                 history=self._history(),
             )
             if checked:
-                check_images(fitted, self._train, steps=self._done, seed=stream(self._seed, "check"))
+                shown = self._done * self._batch_size
+                check_images(fitted, self._train, steps=self._done, shown=shown, seed=stream(self._seed, "check"))
         return fitted
 
     def _history(self) -> History:

@@ -112,16 +112,16 @@ def test_a_collapsed_pool_is_refused_and_its_class_named() -> None:
     train = images(200)
     alike_NCHW = train.images_NCHW[:1] + 0.001 * torch.randn(64, 1, 32, 32, generator=rng(1))
     with pytest.raises(DivergedError, match=r"all alike: at the end, those of class 'mass' differ by 0\.001"):
-        check_images(Fixed((train.images_NCHW[:64], alike_NCHW)), train, steps=1, seed=0)
+        check_images(Fixed((train.images_NCHW[:64], alike_NCHW)), train, steps=1, shown=8, seed=0)
 
 
 def test_a_pool_of_noise_is_refused_after_a_training_of_some_length() -> None:
     train = images(200)
     noise_NCHW = 0.3 * torch.randn(64, 1, 32, 32, generator=rng(2))
     fitted = Fixed((noise_NCHW, noise_NCHW))
-    check_images(fitted, train, steps=20, seed=0)
+    check_images(fitted, train, steps=500, shown=3199, seed=0)
     with pytest.raises(DivergedError, match="the generator makes noise: after 500 steps"):
-        check_images(fitted, train, steps=500, seed=0)
+        check_images(fitted, train, steps=500, shown=3200, seed=0)
 
 
 def test_a_discriminator_that_has_won_is_found() -> None:
@@ -194,13 +194,13 @@ def test_a_checkpoint_is_written_whenever_the_time_has_come_not_by_steps() -> No
 
 def test_real_images_are_accepted() -> None:
     train = images(200)
-    check_images(Fixed((train.images_NCHW[:64], train.images_NCHW[64:128])), train, steps=500, seed=0)
+    check_images(Fixed((train.images_NCHW[:64], train.images_NCHW[64:128])), train, steps=500, shown=16000, seed=0)
 
 
 def test_identical_real_images_may_be_generated() -> None:
     train = images(2)
     alike = tuple(train.images_NCHW[index : index + 1].expand(64, -1, -1, -1) for index in (0, 1))
-    check_images(Fixed(alike), train, steps=500, seed=0)
+    check_images(Fixed(alike), train, steps=500, shown=16000, seed=0)
 
 
 def test_spread_and_displacement_are_relative_to_what_they_say() -> None:
