@@ -18,6 +18,7 @@ from spaces.budget import BUDGETS
 from spaces.config import trial_config
 from spaces.errors import ConfigError
 from spaces.generators import GENERATORS as CONFIGS
+from tests.trainables.generators import whole_trainings
 from tests.trainables.generators.golden import needed
 from trainables.data.image_set import ImageSet
 from trainables.errors import EmptyPoolError, FinalTrialError, StopRequested
@@ -81,7 +82,9 @@ def begin(name: str, *, seed: int = 7, **settings: Any) -> Training:
 
 def fit(name: str, train: ImageSet, *, seed: int = 7, **settings: Any) -> FittedGenerator:
     steps = settings.get("steps", TINY["steps"])
-    return fitting.fit(make(name, **settings), steps, train, seed=seed, device=CPU, on_step=lambda done, total: None)
+    return whole_trainings.fit(
+        make(name, **settings), steps, train, seed=seed, device=CPU, on_step=lambda done, total: None
+    )
 
 
 def pool(fitted: FittedGenerator, classes: int = 2) -> Tensor:

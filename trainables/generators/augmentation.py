@@ -97,11 +97,6 @@ def apply(images_NCHW: Tensor, draws: DiffaugmentDraws) -> Tensor:
     return shifted_NCHW * kept_NPP[:, None].to(images_NCHW)
 
 
-def diffaugment(images_NCHW: Tensor, *, rng: torch.Generator) -> Tensor:
-    """Draw and apply DiffAugment: ``apply(images_NCHW, draw_diffaugment(...))``."""
-    return apply(images_NCHW, draw_diffaugment(len(images_NCHW), images_NCHW.shape[-1], rng=rng))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AdaDraws:
     """One draw of ADA's augmentations for each of N images, on the CPU.

@@ -6,12 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from trainables.data.image_set import ImageSet
 from trainables.errors import StopRequested
-from trainables.generators.base import FittedGenerator, Generator, OnStep, Training
+from trainables.generators.base import OnStep, Training
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -24,16 +22,6 @@ class Checkpoints(Protocol):
 
     def save(self, state: Mapping[str, Tensor]) -> None:
         """Keep a state in place of the last one."""
-
-
-class NoCheckpoints:
-    """Keeps nothing."""
-
-    def latest(self, steps: int) -> None:
-        """Nothing."""
-
-    def save(self, state: Mapping[str, Tensor]) -> None:
-        """Keep nothing."""
 
 
 def advance(
@@ -59,28 +47,18 @@ def advance(
         DivergedError: the training leads nowhere.
         StopRequested: passed on from ``on_step``.
     """
-    kept = checkpoints or NoCheckpoints()
-    state = kept.latest(steps)
+    state = checkpoints.latest(steps) if checkpoints is not None else None
     if state is not None:
         training.restore(state)
     saved_at, saved = clock(), training.done
     try:
         while training.done < steps:
             training.step()
-            if clock() - saved_at >= every:
-                kept.save(training.state())
+            if checkpoints is not None and clock() - saved_at >= every:
+                checkpoints.save(training.state())
                 saved_at, saved = clock(), training.done
             on_step(training.done, steps)
     except StopRequested:
-        if training.done > saved:
-            kept.save(training.state())
+        if checkpoints is not None and training.done > saved:
+            checkpoints.save(training.state())
         raise
-
-
-def fit(
-    generator: Generator, steps: int, train: ImageSet, *, seed: int, device: torch.device, on_step: OnStep
-) -> FittedGenerator:
-    """Train a generator from its beginning. Raises: DataError, DivergedError, StopRequested."""
-    training = generator.begin(train, seed=seed, device=device)
-    advance(training, steps, on_step=on_step)
-    return training.fitted()

@@ -103,12 +103,15 @@ def _from_hub(name: str, *, allow_download: bool) -> Path:
 
 
 def check_image_model(path: Path) -> None:
-    """Check that a pixel diffusion model lies here, without reading its weights.
+    """Check that a pixel diffusion model lies here; of a folder's, without reading its weights.
 
     Raises:
-        DataError: no ``UNet2DModel``, or no weights.
+        DataError: no ``UNet2DModel``, no weights, or a ``.pt`` of anything but an ADM model.
     """
     if path.suffix == ADM_SUFFIX and path.is_file():
+        from trainables.generators.networks.adm import read_adm  # imports PyTorch, which nothing else here needs
+
+        read_adm(path)
         return
     folder = part_folder(path, "unet")
     found = _read(folder / "config.json", path).get("_class_name")

@@ -10,12 +10,11 @@ from torch.nn.functional import softplus
 
 from spaces.generators import StyleganConfig
 from trainables import seeding
-from trainables.generators.adversary import AdversarialTraining, Augmentation
+from trainables.generators.adversary import AdversarialTraining, Augmentation, adversary
 from trainables.generators.augmentation import AdaController, apply_ada, draw_ada
 from trainables.generators.evolution import discriminator_loss
-from trainables.generators.networks.spectral import normalised
+from trainables.generators.networks.dcgan import create
 from trainables.generators.networks.stylegan2 import StyleganDiscriminator, StyleganGenerator
-from trainables.generators.networks.stylegan_layers import create
 from trainables.generators.parts import Part
 from trainables.generators.regularisation import path_lengths, path_penalty, r1
 from trainables.generators.training import NetworkGenerator, TrainingImages
@@ -53,13 +52,13 @@ class Stylegan(NetworkGenerator[StyleganConfig]):
         network = create(
             lambda: self.network(pixels, n_classes), rng=seeding.generator(seed, "generator"), device=device
         )
-        discriminator = create(
+        discriminator = adversary(
             lambda: StyleganDiscriminator(pixels=pixels, width=config.width, n_classes=n_classes),
-            rng=seeding.generator(seed, "discriminator"),
+            config,
+            keep_scale=False,
+            seed=seed,
             device=device,
         )
-        if config.spectral_norm:
-            normalised(discriminator, rng=seeding.generator(seed, "spectral"))
         return StyleganTraining(config, network, discriminator, images, seed=seed)
 
 

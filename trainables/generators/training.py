@@ -172,7 +172,6 @@ class NetworksTraining:
         self._looks: list[int] = []
         self._seen: list[Tensor] = []
         self._alike: frozenset[int] = frozenset()
-        self._look()
 
     @property
     def done(self) -> int:
@@ -181,6 +180,7 @@ class NetworksTraining:
 
     def step(self) -> None:
         """One step of every network. Raises: DivergedError if it leads nowhere."""
+        self._look_at_the_beginning()
         with deterministic(self._device):
             for training in self._trainings.values():
                 training.step()
@@ -190,6 +190,7 @@ class NetworksTraining:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that ``restore`` needs."""
+        self._look_at_the_beginning()
         state = {
             "done": torch.tensor(self._done),
             "looks": torch.tensor(self._looks),
@@ -212,6 +213,7 @@ class NetworksTraining:
 
     def previews(self) -> Previews:
         """Images of each class on fixed noise, at the steps looked at and now."""
+        self._look_at_the_beginning()
         looks, seen = list(self._looks), list(self._seen)
         if looks[-1] != self._done:
             looks.append(self._done)
@@ -245,6 +247,11 @@ class NetworksTraining:
         network = self._trainings[name].sampler()
         settle(network, self._images[name].labels_N, batches=batches, rng=generator(stream(self._seed, name), "settle"))
         return network
+
+    def _look_at_the_beginning(self) -> None:
+        """Not before it is needed: a training that is restored has had its first look."""
+        if not self._looks:
+            self._look()
 
     def _look(self) -> None:
         """Keep a preview, and end a training whose images have been all alike at two looks in a row."""

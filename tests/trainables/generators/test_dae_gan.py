@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from spaces.generators import DaeGanConfig
+from tests.trainables.generators.whole_trainings import fit
 from trainables.data.image_set import ImageSet
 from trainables.generators import evolution
 from trainables.generators.dae_gan import DaeGan, DaeGanTraining
-from trainables.generators.fitting import fit
 from trainables.generators.mixed_input import mixed_images, real_shares
 from trainables.generators.networks.residual import SelfAttention
 from trainables.generators.population import images_of

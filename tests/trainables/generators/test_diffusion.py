@@ -13,11 +13,11 @@ from torch import Tensor
 
 from spaces.generators import DiffusionConfig
 from tests.trainables.generators.tiny_pipelines import write_adm, write_ddpm
+from tests.trainables.generators.whole_trainings import fit
 from trainables.data.image_set import ImageSet
 from trainables.errors import DataError
 from trainables.generators.base import FittedGenerator
 from trainables.generators.diffusion import Diffusion, DiffusionTraining
-from trainables.generators.fitting import fit
 from trainables.generators.networks.ddim import COSINE, clean_of, ddim, guided, noised, schedule_of, target
 from trainables.generators.networks.denoiser import Denoiser, DiffusionNetwork, fill_scratch, from_scratch
 from trainables.generators.training import TrainingImages

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from spaces.generators import EganConfig
+from tests.trainables.generators import whole_trainings
 from trainables.data.image_set import ImageSet
-from trainables.generators import fitting
 from trainables.generators.adversary import frozen
 from trainables.generators.egan import Egan, EganTraining
 from trainables.generators.evolution import MUTATIONS
@@ -54,7 +54,7 @@ def evolution(settings: EganConfig) -> EganTraining:
 @pytest.mark.parametrize("gamma", [0.0, 1.0])
 def test_the_recorded_survivors_are_the_fittest_of_all_children(survivors: int, gamma: float) -> None:
     settings = config(survivors=survivors, gamma=gamma, steps=6)
-    history = fitting.fit(
+    history = whole_trainings.fit(
         Egan(settings), settings.steps, images(), seed=1, device=CPU, on_step=lambda done, total: None
     ).history
     for generation in range(settings.steps):
@@ -111,7 +111,9 @@ def test_equal_children_are_equally_fit() -> None:
 
 def test_more_survivors_than_images_in_a_batch_are_possible() -> None:
     settings = config(survivors=5, batch_size=2, steps=2)
-    fitted = fitting.fit(Egan(settings), settings.steps, images(), seed=1, device=CPU, on_step=lambda done, total: None)
+    fitted = whole_trainings.fit(
+        Egan(settings), settings.steps, images(), seed=1, device=CPU, on_step=lambda done, total: None
+    )
     assert bool(fitted.sample(0, 0, 2, seed=0).isfinite().all())
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from spaces.generators import StyleganConfig
 from trainables.data.image_set import ImageSet
+from trainables.generators.networks.dcgan import create
 from trainables.generators.networks.spectral import normalised
 from trainables.generators.networks.stylegan2 import (
     Mapping,
@@ -27,7 +28,6 @@ from trainables.generators.networks.stylegan_layers import (
     HalvingConv,
     ModulatedConv,
     blurred,
-    create,
     doubled,
     equalised,
 )

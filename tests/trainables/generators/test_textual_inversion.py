@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from spaces.generators import TextualInversionConfig
 from tests.trainables.generators.tiny_pipelines import write_latent_diffusion, write_stable_diffusion
+from tests.trainables.generators.whole_trainings import fit
 from trainables.data.image_set import ImageSet
 from trainables.errors import DataError
-from trainables.generators.fitting import fit
 from trainables.generators.networks.ddim import noised
 from trainables.generators.networks.latent_pipeline import ExtendedWords, LatentPipeline
 from trainables.generators.parts import pack, unpack

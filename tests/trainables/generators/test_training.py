@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spaces.generators import DcganConfig
+from tests.trainables.generators import whole_trainings
 from trainables.data.image_set import ImageSet
 from trainables.errors import DataError, DivergedError
 from trainables.generators import fitting
@@ -99,7 +100,7 @@ def test_images_that_are_not_numbers_end_as_a_recorded_failure() -> None:
     broken = dataclasses.replace(train, images_NCHW=torch.full_like(train.images_NCHW, float("nan")))
     config = DcganConfig(steps=2, batch_size=4, width=4, latent_size=4)
     with pytest.raises(DivergedError, match="discriminator_loss was nan"):
-        fitting.fit(Dcgan(config), 2, broken, seed=0, device=CPU, on_step=lambda done, total: None)
+        whole_trainings.fit(Dcgan(config), 2, broken, seed=0, device=CPU, on_step=lambda done, total: None)
 
 
 def test_no_images_at_all_are_refused() -> None:

@@ -159,7 +159,8 @@ def create(
         make: builds the network; called where tensors have no storage, so that no layer draws weights itself.
         keep_scale: for a discriminator without batch normalisation, in which N(0, 0.02) would let the signal
             fade from layer to layer: its convolutions are drawn so that each keeps the scale of its input.
-        rng: CPU generator of all weights: N(0, 0.02), gains N(1, 0.02), biases 0.
+        rng: CPU generator of all weights: N(0, 0.02), gains N(1, 0.02), biases 0. A layer with a method ``fill(rng)``
+            draws its own.
         device: where the network is moved.
 
     Returns:
@@ -172,7 +173,11 @@ def create(
     network.to_empty(device="cpu")
     with torch.no_grad():
         for module in network.modules():
-            _fill(module, keep_scale, rng)
+            fill = getattr(module, "fill", None)
+            if fill is not None:
+                fill(rng)
+            else:
+                _fill(module, keep_scale, rng)
     return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -176,24 +175,3 @@ def _filter(like: Tensor, channels: int, gain: float) -> Tensor:
 
 
 Network = TypeVar("Network", bound=nn.Module)
-
-
-def create(make: Callable[[], Network], *, rng: torch.Generator, device: torch.device) -> Network:
-    """Build a network and fill it from ``rng``; the global random state is neither read nor changed.
-
-    Args:
-        make: builds the network; called where tensors have no storage, so that no layer draws weights itself.
-        rng: CPU generator of all weights.
-        device: where the network is moved.
-
-    Returns:
-        The network, in training mode, laid out as channels last.
-    """
-    with torch.device("meta"):
-        network = make()
-    network.to_empty(device="cpu")
-    with torch.no_grad():
-        for module in network.modules():
-            if (fill := getattr(module, "fill", None)) is not None:
-                fill(rng)
-    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
