@@ -150,9 +150,10 @@ def test_other_weights_settings_or_names_have_another_digest(tmp_path: Path) -> 
 
 
 def test_a_file_that_is_no_adm_model_is_refused_before_any_training(tmp_path: Path) -> None:
-    (tmp_path / "junk.pt").write_bytes(b"not a checkpoint")
+    (tmp_path / "junk.pt").write_bytes(b"junk\n")
+    (tmp_path / "words.pt").write_bytes(b"not a checkpoint")
     torch.save({"input_blocks.0.0.weight": "text", "out.2.weight": "text"}, tmp_path / "text.pt")
-    for name in ("junk.pt", "text.pt"):
+    for name in ("junk.pt", "words.pt", "text.pt"):
         reason = available("diffusion", str(tmp_path / name))
         assert reason is not None
         assert name in reason

@@ -78,7 +78,17 @@ def read_adm(path: Path) -> AdmCheckpoint:
     """
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except (
+        # what the restricted unpickler raises on bytes that are no pickle depends on the bytes
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        OSError,
+        LookupError,
+        AttributeError,
+        TypeError,
+    ) as error:
         raise DataError(
             f"generator.pretrained={path} is not a file of tensors alone; expected the state dict of an ADM model. "
             "Save it again with torch.save(model.state_dict(), PATH)."
