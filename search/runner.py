@@ -36,9 +36,10 @@ from trainables.stages import StageStore
 class _Stop:
     """Whether a signal has asked the search to stop: SIGINT (Ctrl-C) or SIGTERM (cluster schedulers).
 
-    The first one raises KeyboardInterrupt in the main thread. It is remembered here too, since libraries in between
-    raise another one in its place. After it a signal ends the process at once, and the ledger is as safe then as after
-    a kill.
+    The first one ends the search in order, a later one ends the process at once, and the ledger is as safe then as
+    after a kill. While trials run the first one is only noted, and honoured between two steps of Ray Tune: an exception
+    raised wherever a signal happens to arrive may be swallowed there (a destructor, a callback from C) or leave Ray's
+    locks taken. Before that it raises KeyboardInterrupt where it arrives.
     """
 
     _NUMBERS = (signal.SIGINT, signal.SIGTERM)
@@ -55,24 +56,32 @@ class _Stop:
     def handled(self) -> Iterator[None]:
         """Listen to signals; the handlers are as they were before at the end."""
         before = {number: signal.getsignal(number) for number in self._NUMBERS}
-        self.listen()
+        self._handle(lambda number: self._raise)
         try:
             yield
         finally:
             self._handle(lambda number: before[number])
 
-    def listen(self) -> None:
-        """Put the handlers in place; again after starting Ray, which replaces them."""
+    def only_note(self) -> None:
+        """From now on the first signal waits for ``honour``. To be called after starting Ray, which sets handlers."""
         if self._received is None:
-            self._handle(lambda number: self._first)
+            self._handle(lambda number: self._note)
+
+    def honour(self) -> None:
+        """Raises: KeyboardInterrupt if a signal was received."""
+        if self._received is not None:
+            raise KeyboardInterrupt
 
     def only_kill(self) -> None:
         """From now on a signal ends the process at once."""
         self._handle(lambda number: self._kill)
 
-    def _first(self, number: int, frame: FrameType | None) -> None:
+    def _note(self, number: int, frame: FrameType | None) -> None:
         self._received = number
         self.only_kill()
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        self._note(number, frame)
         raise KeyboardInterrupt
 
     def _kill(self, number: int, frame: FrameType | None) -> None:
@@ -158,7 +167,9 @@ def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Co
         tracker = LiveProjector(
             Projector(ledger, record.tracking_uri), on_message=lambda text: console.print(text, style="yellow")
         )
-        tuning = Tuning(ledger, allotment, resources, on_change=tracker.poke, on_start=stop.listen)
+        tuning = Tuning(
+            ledger, allotment, resources, on_change=tracker.poke, on_start=stop.only_note, on_step=stop.honour
+        )
         try:
             tracker.start()
             with Display(console, ledger, running=tuning.running, concurrency=allotment.concurrency):

@@ -70,15 +70,21 @@ def allot(resources: Resources, *, trials: int, threads: int | None = None) -> A
 class _Watch(tune.Callback):  # type: ignore[misc]
     """Knows which trials run, records crashed workers, keeps only the leader's weights, wakes the tracker."""
 
-    def __init__(self, ledger: Ledger, record: SearchRecord, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, ledger: Ledger, record: SearchRecord, *, on_change: Callable[[], None], on_step: Callable[[], None]
+    ) -> None:
         self._ledger = ledger
         self._record = record
         self._on_change = on_change
+        self._on_step = on_step
         self.running: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks to restore a run from them; here the ledger does that."""
         return {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._on_step()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.running[trial.trial_id] = trial.config[TRIAL]
@@ -124,6 +130,8 @@ class Tuning:
         resources: the address of a cluster, and the time budget.
         on_change: called in the driver's loop whenever a trial starts, reports or ends.
         on_start: called once Ray has started.
+        on_step: called several times a second between two steps of Ray Tune; what it raises ends the trials and leaves
+            ``run``.
     """
 
     def __init__(
@@ -134,6 +142,7 @@ class Tuning:
         *,
         on_change: Callable[[], None],
         on_start: Callable[[], None],
+        on_step: Callable[[], None],
     ) -> None:
         self._on_start = on_start
         self._searcher: LedgerSearcher | None = None
@@ -141,7 +150,7 @@ class Tuning:
         self._record = ledger.search()
         self._allotment = allotment
         self._resources = resources
-        self._watch = _Watch(ledger, self._record, on_change)
+        self._watch = _Watch(ledger, self._record, on_change=on_change, on_step=on_step)
 
     def running(self) -> list[str]:
         """Ids of the trials that are computed at this moment."""

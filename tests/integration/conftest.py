@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class Workplace:
     """A folder in which a user works."""
 
     folder: Path
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def command(self, *arguments: str, storage: str = "searches") -> list[str]:
         return [
@@ -60,10 +62,16 @@ class Workplace:
 
     def start(self, *arguments: str, storage: str = "searches") -> subprocess.Popen[bytes]:
         with (self.folder / "log.txt").open("wb") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 self.command(*arguments, storage=storage),
                 cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
+        self.started.append(process)
+        return process
+
+    def log(self) -> str:
+        """What the process started last has printed."""
+        return (self.folder / "log.txt").read_text()
 
     def result(self, name: str, storage: str = "searches") -> dict[str, Any]:
         data: dict[str, Any] = json.loads((self.folder / storage / name / "result.json").read_text())
@@ -71,7 +79,7 @@ class Workplace:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path) -> Workplace:
+def workplace(tmp_path: Path) -> Iterator[Workplace]:
     (tmp_path / "tiny.yaml").write_text(SPACE)
     rng = np.random.default_rng(0)
     rows = ["path,label,patient"]
@@ -82,4 +90,8 @@ def workplace(tmp_path: Path) -> Workplace:
         sitk.WriteImage(sitk.GetImageFromArray(pixels.astype(np.uint8)), str(tmp_path / "data" / f"{index}.png"))
         rows.append(f"{index}.png,{label},patient{index // 4}-{index % 2}")
     (tmp_path / "data" / "labels.csv").write_text("\n".join(rows) + "\n")
-    return Workplace(folder=tmp_path)
+    place = Workplace(folder=tmp_path)
+    yield place
+    for process in place.started:
+        process.kill()
+        process.wait()

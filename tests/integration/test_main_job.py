@@ -136,8 +136,11 @@ def test_a_signal_stops_the_search_in_order(workplace: Workplace, number: signal
     process = workplace.start(*workplace.new("--trials", "30", "--name", "stopped"))
     wait_until_ended(workplace.folder / "searches/stopped", 2, process)
     os.kill(process.pid, number)
-    assert process.wait(30) == code
-    log = (workplace.folder / "log.txt").read_text()
+    try:
+        assert process.wait(30) == code
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"the search went on for 30 s after signal {number}:\n{workplace.log()}")
+    log = workplace.log()
     assert "--resume stopped" in log
     assert "Traceback" not in log
     assert "RUNNING" not in {run.info.status for run in trial_runs(workplace.folder)}

@@ -119,7 +119,7 @@ def test_result_json_holds_the_fidelity_of_folds_and_trials(copying: Ledger) -> 
 def test_only_the_leaders_weights_are_kept_and_a_copying_trial_leads_nothing(copying: Ledger) -> None:
     for trial in copying.trials():
         (copying.trial_folder(trial.id) / WEIGHTS).mkdir()
-    watch = _Watch(copying, copying.search(), lambda: None)
+    watch = _Watch(copying, copying.search(), on_change=lambda: None, on_step=lambda: None)
     watch.on_trial_complete(0, [], SimpleNamespace(trial_id="x"))
     assert [path.parent.name for path in copying.folder.glob(f"trials/*/{WEIGHTS}")] == ["t0001"]
 
