@@ -23,7 +23,7 @@ def _catalogue(*scores: Score) -> Mapping[str, Score]:
     return MappingProxyType({score.name: score for score in scores})
 
 
-SCORES: Mapping[str, Score] = _catalogue(
+IMAGE_SCORES: Mapping[str, Score] = _catalogue(
     Score(
         name="accuracy",
         direction="maximize",
@@ -66,6 +66,24 @@ SCORES: Mapping[str, Score] = _catalogue(
     ),
 )
 """Every score of ``classification.scores`` but the per-class ones, by name."""
+
+OF_PATIENTS = "patient_"
+"""What the name of a score over patients begins with."""
+
+PATIENT_SCORES: Mapping[str, Score] = _catalogue(
+    *(
+        Score(
+            name=f"{OF_PATIENTS}{name}",
+            direction=IMAGE_SCORES[name].direction,
+            meaning=f"{name} of patients, each judged by the mean probability over their images",
+        )
+        for name in ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "auprc", "sensitivity", "specificity")
+    )
+)
+"""Every score of ``patients.patient_scores``, by name; they exist where the patients of the images are known."""
+
+SCORES: Mapping[str, Score] = MappingProxyType({**IMAGE_SCORES, **PATIENT_SCORES})
+"""Every score that a search can optimise but the per-class ones, by name."""
 
 
 def maximizes(name: str) -> bool:

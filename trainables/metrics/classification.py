@@ -9,9 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn import metrics
 
-from trainables.metrics.catalogue import CALIBRATION_BINS, SCORES, Score
-
-__all__ = ["SCORES", "Score", "calibration_error", "checked", "confusion_matrix", "scores"]
+from trainables.metrics.catalogue import CALIBRATION_BINS
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -33,8 +31,8 @@ def scores(
         positive: index of the positive class.
 
     Returns:
-        Each of ``SCORES``, then ``sensitivity_<class>`` and ``specificity_<class>`` (TN / (TN + FP)) of each class.
-        None where the labels leave a score undefined.
+        Each of ``IMAGE_SCORES``, then ``sensitivity_<class>`` and ``specificity_<class>`` (TN / (TN + FP)) of each
+        class. None where the labels leave a score undefined.
 
     Raises:
         ValueError: on empty, non-finite or misshapen input.

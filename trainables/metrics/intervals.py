@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,18 +63,55 @@ def bootstrap_by_patient(
     """
     n_classes = np.asarray(probabilities_NK).shape[-1]
     labels, probabilities = checked(labels_N, probabilities_NK, n_classes)
-    if len(patients) != len(labels):
-        raise ValueError(f"each image needs a patient; got {len(labels)} images and {len(patients)} patients.")
+    weights_BN = resampled_patients(patients, len(labels), resamples=resamples, seed=seed)
+    found = weighted_scores(weights_BN, labels, probabilities, positive=positive)
+    return {name: _interval(values_B, level) for name, values_B in found.items()}
+
+
+def resampled_patients(patients: Sequence[str], images: int, *, resamples: int, seed: int) -> Floats:
+    """How often each image is in each resample of whole patients.
+
+    Args:
+        patients: the patient of each image.
+        images: the number of images.
+        resamples: how many.
+        seed: every draw descends from it.
+
+    Returns:
+        float64 (1 + resamples, N); the first row holds every image once: the data as they are.
+
+    Raises:
+        ValueError: an image has no patient.
+
+    Source: resampling of clusters: Field & Welsh 2007, section 2.
+    """
+    if len(patients) != images:
+        raise ValueError(f"each image needs a patient; got {images} images and {len(patients)} patients.")
     names, patient_N = np.unique(np.asarray(patients), return_inverse=True)
     rng = np.random.default_rng(seed)
     drawn_RP = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    # the first row holds every patient once: the estimate
-    weights_RN = np.concatenate([np.ones((1, len(names))), drawn_RP])[:, patient_N]
-    curves: dict[str, Callable[[], Floats]] = {
-        "balanced_accuracy": lambda: _balanced_accuracy(weights_RN, labels, probabilities),
-        "auroc": lambda: _auroc(weights_RN, labels, probabilities, positive),
+    weights_BN: Floats = np.concatenate([np.ones((1, len(names))), drawn_RP])[:, patient_N]
+    return weights_BN
+
+
+def weighted_scores(
+    weights_BN: Floats, labels_N: Ints, probabilities_NK: Floats, *, positive: int
+) -> Mapping[str, Floats]:
+    """Balanced accuracy and AUROC under each row of weights.
+
+    Args:
+        weights_BN: how often each image counts, at least 0.
+        labels_N: class indices.
+        probabilities_NK: in [0, 1], rows sum to 1.
+        positive: index of the positive class; with more than two classes AUROC is the mean of one against the rest.
+
+    Returns:
+        float64 (B,) by the names of the scores; NaN where a class of ``labels_N`` has no weight.
+    """
+    return {
+        "balanced_accuracy": _balanced_accuracy(weights_BN, labels_N, probabilities_NK),
+        "auroc": _auroc(weights_BN, labels_N, probabilities_NK, positive),
     }
-    return {name: _interval(values(), level) for name, values in curves.items()}
 
 
 def _interval(values_R: Floats, level: float) -> Interval | None:

@@ -13,8 +13,10 @@ import pytest
 import torch
 from sklearn import metrics
 
-from trainables.metrics.classification import SCORES, calibration_error, confusion_matrix, scores
+from trainables.metrics.catalogue import IMAGE_SCORES, PATIENT_SCORES, SCORES, maximizes
+from trainables.metrics.classification import calibration_error, confusion_matrix, scores
 
+Value = float | None
 Case = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], int]
 CLASSES = ("a", "b", "c", "d")
 
@@ -22,10 +24,11 @@ CLASSES = ("a", "b", "c", "d")
 def random_case(seed: int) -> Case:
     """Labels, probabilities and number of classes: many ties, some folds without a class, some with one class only."""
     rng = np.random.default_rng(seed)
-    n_classes, count = int(rng.integers(2, 5)), int(rng.integers(1, 60))
+    n_classes, count = 2 + seed % 3, int(rng.integers(1, 60))
     present = rng.choice(n_classes, size=int(rng.integers(1, n_classes + 1)), replace=False)
     labels = rng.choice(present, size=count)
-    raw = rng.integers(1, 5, size=(count, n_classes)).astype(float) if seed % 2 else rng.random((count, n_classes))
+    tied = rng.integers(1, 5, size=(count, n_classes)).astype(float)
+    raw = tied if seed % 2 else rng.random((count, n_classes))
     return labels.astype(np.int64), raw / raw.sum(axis=1, keepdims=True), n_classes
 
 
@@ -52,48 +55,88 @@ def same(got: float | None, expected: float | None) -> bool:
     return math.isclose(got, expected, abs_tol=1e-12)
 
 
+def scikit_learns(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], index: int) -> tuple[Value, Value]:
+    """Sensitivity and specificity of one class as recalls; None where scikit-learn calls them undefined."""
+    is_class, is_predicted = labels == index, predicted == index
+    rates = [
+        metrics.recall_score(is_class, is_predicted, pos_label=label, zero_division=np.nan) for label in (True, False)
+    ]
+    sensitivity, specificity = (None if math.isnan(rate) else float(rate) for rate in rates)
+    return sensitivity, specificity
+
+
 @pytest.mark.parametrize("number", range(len(CASES)))
-def test_scores_equal_scikit_learn_or_counting_by_hand(number: int) -> None:
+def test_scores_equal_scikit_learns_and_what_is_undefined_is_none(number: int) -> None:
     labels, probabilities, n_classes = CASES[number]
     got = scores(labels, probabilities, CLASSES[:n_classes], positive=1)
-    predicted = probabilities.argmax(axis=1)
-    counts = [one_against_rest(labels, predicted, index) for index in range(n_classes)]
-    sensitivity = [ratio(tp, tp + fn) for tp, fn, _, _ in counts]
-    specificity = [ratio(tn, tn + fp) for _, _, tn, fp in counts]
+    predicted = first_of_the_largest(probabilities)
+    rates = [scikit_learns(labels, predicted, index) for index in range(n_classes)]
+    sensitivity, specificity = ([rate[kind] for rate in rates] for kind in (0, 1))
     pick = (lambda values: values[1]) if n_classes == 2 else mean
     assert same(got["accuracy"], metrics.accuracy_score(labels, predicted))
-    assert same(got["balanced_accuracy"], mean([rate for rate in sensitivity if rate is not None]))
+    assert same(got["balanced_accuracy"], scikit_learns_balanced_accuracy(labels, predicted))
     assert same(got["macro_f1"], metrics.f1_score(labels, predicted, average="macro"))
     assert same(got["sensitivity"], pick(sensitivity))
     assert same(got["specificity"], pick(specificity))
     for index, name in enumerate(CLASSES[:n_classes]):
         assert same(got[f"sensitivity_{name}"], sensitivity[index])
         assert same(got[f"specificity_{name}"], specificity[index])
-    complete = len(set(labels)) == n_classes
-    for name, function in (("auroc", metrics.roc_auc_score), ("auprc", metrics.average_precision_score)):
-        if not complete:
-            assert got[name] is None
-        elif n_classes == 2:
-            assert same(got[name], function(labels, probabilities[:, 1]))
-        else:
-            one_hot = np.eye(n_classes)[labels]
-            assert same(got[name], function(one_hot, probabilities, average="macro"))
+    assert same(got["auroc"], scikit_learns_area(labels, probabilities))
+    assert same(got["auprc"], scikit_learns_average_precision(labels, probabilities))
 
 
-def test_the_random_cases_cover_ties_missing_classes_and_single_class_folds() -> None:
-    missing = [len(set(labels)) < n_classes for labels, _, n_classes in CASES]
-    single = [len(set(labels)) == 1 for labels, _, _ in CASES]
-    ties = [len(set(probabilities[:, 1])) < len(probabilities) for _, probabilities, _ in CASES]
-    assert min(sum(missing), sum(single), sum(ties), 200 - sum(missing)) > 30
+def first_of_the_largest(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    return np.array([row.tolist().index(max(row)) for row in probabilities], dtype=np.int64)
 
 
-def test_balanced_accuracy_is_scikit_learns_where_every_predicted_class_occurs() -> None:
-    labels, probabilities, n_classes = CASES[0]
-    for labels, probabilities, n_classes in CASES:
-        predicted = probabilities.argmax(axis=1)
-        if set(predicted) <= set(labels) and len(set(labels)) > 1:
-            expected = metrics.balanced_accuracy_score(labels, predicted)
-            assert same(scores(labels, probabilities, CLASSES[:n_classes], 0)["balanced_accuracy"], expected)
+def scikit_learns_balanced_accuracy(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> float:
+    """It warns of classes that are predicted only, and leaves them out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return float(metrics.balanced_accuracy_score(labels, predicted))
+
+
+def scikit_learns_area(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]) -> Value:
+    n_classes = probabilities.shape[1]
+    if len(set(labels)) < n_classes:
+        return None
+    if n_classes == 2:
+        return float(metrics.roc_auc_score(labels, probabilities[:, 1]))
+    return float(metrics.roc_auc_score(labels, probabilities, multi_class="ovr", average="macro"))
+
+
+def scikit_learns_average_precision(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]) -> Value:
+    n_classes = probabilities.shape[1]
+    if len(set(labels)) < n_classes:
+        return None
+    if n_classes == 2:
+        return float(metrics.average_precision_score(labels, probabilities[:, 1]))
+    return float(metrics.average_precision_score(np.eye(n_classes)[labels], probabilities, average="macro"))
+
+
+@pytest.mark.parametrize("number", range(0, len(CASES), 10))
+def test_sensitivity_and_specificity_equal_counting_by_hand(number: int) -> None:
+    labels, probabilities, n_classes = CASES[number]
+    got = scores(labels, probabilities, CLASSES[:n_classes], positive=1)
+    for index, name in enumerate(CLASSES[:n_classes]):
+        tp, fn, tn, fp = one_against_rest(labels, first_of_the_largest(probabilities), index)
+        assert same(got[f"sensitivity_{name}"], ratio(tp, tp + fn))
+        assert same(got[f"specificity_{name}"], ratio(tn, tn + fp))
+
+
+def test_the_200_random_cases_cover_ties_missing_classes_and_single_class_folds() -> None:
+    assert len(CASES) == 200
+    for n_classes in (2, 3, 4):
+        chosen = [case for case in CASES if case[2] == n_classes]
+        missing = [len(set(labels)) < n_classes for labels, _, _ in chosen]
+        single = [len(set(labels)) == 1 for labels, _, _ in chosen]
+        ties = [len(set(probabilities[:, 1])) < len(probabilities) for _, probabilities, _ in chosen]
+        # of the largest probability of an image: the predicted class is the first
+        tied_classes = [
+            bool((np.isclose(rows, rows.max(axis=1, keepdims=True)).sum(axis=1) > 1).any()) for _, rows, _ in chosen
+        ]
+        counts = [sum(each) for each in (missing, single, ties, tied_classes)]
+        assert min(*counts, len(chosen) - sum(missing)) >= 10, (n_classes, counts)
 
 
 def test_a_fold_with_one_class_has_no_ranking_scores_and_warns_of_nothing() -> None:
@@ -135,9 +178,16 @@ def test_the_confusion_matrix_has_true_classes_in_rows() -> None:
 
 def test_every_score_of_the_catalogue_is_computed_in_its_order() -> None:
     got = scores([0, 1], [[0.6, 0.4], [0.4, 0.6]], ("a", "b"), positive=1)
-    assert list(got)[: len(SCORES)] == list(SCORES)
-    assert list(got)[len(SCORES) :] == ["sensitivity_a", "specificity_a", "sensitivity_b", "specificity_b"]
+    assert list(got)[: len(IMAGE_SCORES)] == list(IMAGE_SCORES)
+    assert list(got)[len(IMAGE_SCORES) :] == ["sensitivity_a", "specificity_a", "sensitivity_b", "specificity_b"]
     assert all(name == score.name for name, score in SCORES.items())
+
+
+def test_scores_of_patients_are_in_the_catalogue_beside_those_of_images() -> None:
+    assert list(SCORES) == [*IMAGE_SCORES, *PATIENT_SCORES]
+    assert all(name.startswith("patient_") and name.removeprefix("patient_") in IMAGE_SCORES for name in PATIENT_SCORES)
+    assert maximizes("patient_auroc")
+    assert not maximizes("calibration_error")
 
 
 def test_tensors_score_as_arrays_do() -> None:
