@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias
 
 from spaces.budget import Budget
 from spaces.errors import ConfigError, SpaceError, nearest, require
-from spaces.generators import GENERATORS, GeneratorConfig, NoGeneratorConfig
+from spaces.generators import GENERATORS, SCRATCH, GeneratorConfig, NoGeneratorConfig
 from spaces.parameter import Choice, Value
-from spaces.space import Assignment, Space, When, digest_of
+from spaces.space import Assignment, Dimension, Space, When, digest_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,19 +78,60 @@ class MixupConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CutmixConfig:
+    """CutMix of real with real images: a box of the partner, its area from Beta(alpha, alpha) (Yun et al. 2019)."""
+
+    name: ClassVar[str] = "cutmix"
+    cutmix_alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(0 < self.cutmix_alpha <= 10, "mixer.cutmix_alpha", self.cutmix_alpha, "more than 0, at most 10")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmixConfig:
+    """AugMix of real images: chains of operations, mixed, and a consistency loss (Hendrycks et al. 2020).
+
+    ``depth`` 0 draws each chain's length from 1 to 3; ``js_weight`` 0 trains on the augmented images alone.
+    """
+
+    name: ClassVar[str] = "augmix"
+    width: int = 3
+    depth: int = 0
+    severity: int = 3
+    js_weight: float = 12.0
+
+    def __post_init__(self) -> None:
+        require(1 <= self.width <= 10, "mixer.width", self.width, "1 to 10")
+        require(0 <= self.depth <= 10, "mixer.depth", self.depth, "1 to 10, or 0 (drawn from 1 to 3)")
+        require(1 <= self.severity <= 10, "mixer.severity", self.severity, "1 to 10")
+        require(0 <= self.js_weight <= 100, "mixer.js_weight", self.js_weight, "0 to 100")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenMixConfig:
-    """GenMix: partners from synthetic and real images, lambda ~ Beta(alpha, 1) (Lee et al. 2024)."""
+    """GenMix: lambda ~ Beta(alpha, 1) weighs a partner from the pool or from synthetic images alone (Lee et al. 2024).
+
+    ``partner`` "pool" is synthetic and real images together; "synthetic" is the paper's equation 1.
+    """
 
     name: ClassVar[str] = "genmix"
     genmix_alpha: float = 0.3
+    partner: str = "pool"
 
     def __post_init__(self) -> None:
         require(0 < self.genmix_alpha <= 10, "mixer.genmix_alpha", self.genmix_alpha, "more than 0, at most 10")
+        if self.partner not in GENMIX_PARTNERS:
+            raise ConfigError(f"mixer.partner is '{self.partner}'; {nearest(self.partner, GENMIX_PARTNERS)}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifierConfig:
-    """The classifier and its training."""
+    """The classifier and its training.
+
+    ``patience`` is the number of epochs without a lower validation loss after which training stops (0: never);
+    ``pretrained`` a file or hub id with ImageNet weights; ``amp`` bfloat16 autocast on a GPU, nothing on a CPU.
+    """
 
     name: str = "small_cnn"
     epochs: int = 40
@@ -98,22 +139,46 @@ class ClassifierConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     class_weights: bool = True
+    optimizer: str = "adamw"
+    schedule: str = "cosine"
+    patience: int = 0
+    label_smoothing: float = 0.0
+    pretrained: str = SCRATCH
+    amp: bool = True
 
     def __post_init__(self) -> None:
-        if self.name not in CLASSIFIERS:
-            raise ConfigError(f"classifier.name is '{self.name}'; {nearest(self.name, CLASSIFIERS)}.")
+        for field, valid in (("name", CLASSIFIERS), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            value = getattr(self, field)
+            if value not in valid:
+                raise ConfigError(f"classifier.{field} is '{value}'; {nearest(value, valid)}.")
         require(self.epochs >= 1, "classifier.epochs", self.epochs, "at least 1")
         require(self.batch_size >= 2, "classifier.batch_size", self.batch_size, "at least 2")
         require(0 < self.learning_rate <= 1, "classifier.learning_rate", self.learning_rate, "more than 0, at most 1")
         require(0 <= self.weight_decay <= 1, "classifier.weight_decay", self.weight_decay, "0 to 1")
+        require(self.patience >= 0, "classifier.patience", self.patience, "a number of epochs, or 0 (never stop)")
+        require(
+            0 <= self.label_smoothing < 1, "classifier.label_smoothing", self.label_smoothing, "at least 0, below 1"
+        )
+        require(self.pretrained != "", "classifier.pretrained", "", f"a file, a hub id or '{SCRATCH}'")
+        if self.pretrained != SCRATCH and self.name not in PRETRAINED_CLASSIFIERS:
+            raise ConfigError(
+                f"classifier.pretrained is '{self.pretrained}', and {self.name} has no ImageNet weights; set "
+                f"classifier.name to one of {', '.join(PRETRAINED_CLASSIFIERS)}, or classifier.pretrained={SCRATCH}."
+            )
 
 
-MixerConfig: TypeAlias = RealConfig | BlendConfig | MixupConfig | GenMixConfig
+MixerConfig: TypeAlias = RealConfig | BlendConfig | MixupConfig | CutmixConfig | AugmixConfig | GenMixConfig
 
 MIXERS: Mapping[str, type[MixerConfig]] = {
-    each.name: each for each in (RealConfig, BlendConfig, MixupConfig, GenMixConfig)
+    each.name: each for each in (RealConfig, BlendConfig, MixupConfig, CutmixConfig, AugmixConfig, GenMixConfig)
 }
-CLASSIFIERS: tuple[str, ...] = ("small_cnn", "resnet50")
+GENMIX_PARTNERS: tuple[str, ...] = ("pool", "synthetic")
+"""From where GenMix draws partners: synthetic and real images together, or synthetic images alone."""
+CLASSIFIERS: tuple[str, ...] = ("small_cnn", "resnet50", "xception", "vgg16")
+PRETRAINED_CLASSIFIERS: tuple[str, ...] = ("resnet50", "xception", "vgg16")
+"""Classifiers that can start from ImageNet weights."""
+OPTIMIZERS: tuple[str, ...] = ("adamw", "rmsprop", "adam", "sgd")
+SCHEDULES: tuple[str, ...] = ("cosine", "constant", "one_cycle")
 SYNTHETIC_MIXERS: tuple[str, ...] = (BlendConfig.name, GenMixConfig.name)
 """Mixers that use synthetic images; ``generator.*`` and ``synthetic.*`` exist only under these."""
 
@@ -236,6 +301,52 @@ def known_names() -> tuple[str, ...]:
     groups.append(("classifier", ClassifierConfig))
     names = {f"{group}.{field.name}" for group, kind in groups for field in dataclasses.fields(kind)}
     return tuple(sorted(names | {"affine", "mixer.name", "generator.name"}))
+
+
+SETTABLE: Mapping[str, type[Any]] = {"preprocess": PreprocessConfig, "classifier": ClassifierConfig}
+"""The groups whose settings exist in every configuration, so that any of them can be fixed where none is searched."""
+
+PATIENCE = "classifier.patience"
+
+
+def settable_names() -> tuple[str, ...]:
+    """The flat names that ``with_setting`` takes."""
+    return tuple(f"{group}.{field.name}" for group, kind in SETTABLE.items() for field in dataclasses.fields(kind))
+
+
+def with_setting(space: Space, name: str, text: str) -> Space:
+    """The same space with a setting fixed that it does not search.
+
+    Args:
+        space: has no dimension of that name.
+        name: one of ``settable_names()``.
+        text: the value, as on the command line.
+
+    Raises: SpaceError if the text is no value of the setting's type; ``check_space`` checks its bounds.
+    """
+    group, _, field = name.partition(".")
+    kind = next(str(each.type) for each in dataclasses.fields(SETTABLE[group]) if each.name == field)
+    words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+    readers: Mapping[str, Callable[[str], Value]] = {
+        "bool": lambda word: words[word.lower()],
+        "int": int,
+        "float": float,
+        "str": str,
+    }
+    try:
+        value = readers[kind](text)
+    except (KeyError, ValueError):
+        raise SpaceError(f"{name}={text} is no {kind}; give a value such as its default.") from None
+    fixed = Dimension(parameter=Choice(name=name, options=(value,), default=value, meaning="fixed with --set"))
+    return replace(space, dimensions=(*space.dimensions, fixed))
+
+
+def stops_early(space: Space, budget: Budget) -> bool:
+    """Whether any configuration of a space ends its classifier's training by a validation loss."""
+    searched = [each.parameter for each in space.dimensions if each.name == PATIENCE]
+    largest = [each.options if isinstance(each, Choice) else (each.high,) for each in searched]
+    values = [value for options in largest for value in options] or [budget.settings.get(PATIENCE, 0)]
+    return any(value != 0 for value in values)
 
 
 def check_space(space: Space, budget: Budget) -> None:

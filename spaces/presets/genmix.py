@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from spaces.config import SYNTHETIC_MIXERS
+from spaces.config import GENMIX_PARTNERS, SYNTHETIC_MIXERS
 from spaces.generators import GENERATORS, DcganConfig, NoGeneratorConfig
-from spaces.parameter import Choice, Float
+from spaces.parameter import Choice, Float, Int
 from spaces.presets.generator_dimensions import DAE_GAN, DIFFUSION, EGAN, STYLEGAN, TEXTUAL_INVERSION
 from spaces.space import GENERATOR_NAME, Dimension, Space, When
 
@@ -15,10 +15,11 @@ GENMIX = Space(
         Dimension(
             parameter=Choice(
                 name="mixer.name",
-                options=("real", "blend", "mixup", "genmix"),
+                options=("real", "blend", "mixup", "cutmix", "augmix", "genmix"),
                 default="genmix",
-                meaning="how a training batch is composed: real images, real plus synthetic, real mixed with real, "
-                "real mixed with synthetic and real",
+                meaning="how a training batch is composed: real images, real plus synthetic, real mixed with real "
+                "(mixup, or a box of it: cutmix), real beside altered versions of itself (augmix), real mixed with "
+                "synthetic and real",
             )
         ),
         Dimension(
@@ -49,12 +50,43 @@ GENMIX = Space(
         ),
         Dimension(
             parameter=Float(
+                name="mixer.cutmix_alpha",
+                low=0.2,
+                high=2.0,
+                default=1.0,
+                log=True,
+                meaning="CutMix: lambda ~ Beta(alpha, alpha), the share of an image outside the box; small values "
+                "replace nearly nothing or nearly everything",
+            ),
+            when=When(parent="mixer.name", values=("cutmix",)),
+        ),
+        Dimension(
+            parameter=Int(
+                name="mixer.severity",
+                low=1,
+                high=10,
+                default=3,
+                meaning="AugMix: how strong its operations are at most; at 10 rotations reach 30 degrees",
+            ),
+            when=When(parent="mixer.name", values=("augmix",)),
+        ),
+        Dimension(
+            parameter=Float(
                 name="mixer.genmix_alpha",
                 low=0.05,
                 high=2.0,
                 default=0.3,
                 log=True,
                 meaning="GenMix: lambda ~ Beta(alpha, 1) weighs the partner; small values stay close to the real image",
+            ),
+            when=When(parent="mixer.name", values=("genmix",)),
+        ),
+        Dimension(
+            parameter=Choice(
+                name="mixer.partner",
+                options=GENMIX_PARTNERS,
+                default="pool",
+                meaning="GenMix: real images meet synthetic and real ones, or synthetic ones alone",
             ),
             when=When(parent="mixer.name", values=("genmix",)),
         ),

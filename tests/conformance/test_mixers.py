@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,8 @@ def digests() -> str:
     for name in NAMES:
         hasher = hashlib.blake2b(digest_size=8)
         for batch in epoch(name):
-            hasher.update(batch.images_NCHW.numpy().tobytes() + batch.targets_NK.numpy().tobytes())
+            for tensor in (batch.images_NCHW, batch.targets_NK, *batch.views):
+                hasher.update(tensor.numpy().tobytes())
         lines.append(f"{name} {hasher.hexdigest()}")
     return "\n".join(lines)
 
@@ -59,10 +61,41 @@ def test_images_and_targets_are_in_range(name: str) -> None:
     for batch in epoch(name):
         assert batch.images_NCHW.dtype == batch.targets_NK.dtype == torch.float32
         assert batch.images_NCHW.shape[1:] == (1, 16, 16)
+        assert torch.isfinite(batch.images_NCHW).all()
         assert batch.targets_NK.shape == (len(batch.images_NCHW), 2)
         assert batch.images_NCHW.abs().max() <= 1
         assert batch.targets_NK.min() >= 0
         torch.testing.assert_close(batch.targets_NK.sum(dim=1), torch.ones(len(batch.targets_NK)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_further_views_are_images_in_range_and_have_a_weight(name: str) -> None:
+    for batch in epoch(name):
+        assert bool(batch.views) == (batch.consistency > 0)
+        for view_NCHW in batch.views:
+            assert view_NCHW.dtype == torch.float32
+            assert view_NCHW.shape == batch.images_NCHW.shape
+            assert torch.isfinite(view_NCHW).all()
+            assert view_NCHW.abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_real_image_takes_part_in_every_epoch(name: str) -> None:
+    count = 12
+    real, synthetic = (
+        replace(
+            image_set(count, seed=seed, synthetic=seed == 2),
+            labels_N=torch.arange(count) + (seed - 1) * count,
+            classes=tuple(str(index) for index in range(2 * count)),
+        )
+        for seed in (1, 2)
+    )
+    for seed in range(5):
+        rng = generator(seed)
+        batches = build(CONFIGS[name]()).epoch(real, synthetic, batch_size=4, augment=affine, rng=rng)
+        weight_K = torch.cat([batch.targets_NK for batch in batches]).sum(dim=0)
+        assert weight_K[:count].min() > 0
+        assert (weight_K[count:].sum() > 0) == (name in SYNTHETIC_MIXERS)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from spaces.budget import BUDGETS, budget_named
-from spaces.config import TrialConfig, check_space, trial_config
+from spaces.config import MIXERS, TrialConfig, check_space, trial_config
 from spaces.errors import ConfigError, SpaceError
 from spaces.generators import GENERATORS, DaeGanConfig, EganConfig, NoGeneratorConfig
 from spaces.presets import PRESETS
@@ -62,6 +62,12 @@ def test_a_mixer_without_synthetic_images_has_no_generator() -> None:
         ({"mixer.name": "mixup", "mixer.mixup_alpha": 0.0}, "more than 0"),
         ({"mixer.name": "mixup", "mixer.mixup_alpha": "much"}, "expected float"),
         ({"mixer.name": "mixup", "mixer.genmix_alpha": 0.3}, "no setting of mixer.name=mixup"),
+        ({"mixer.name": "cutmix", "mixer.cutmix_alpha": 11.0}, "more than 0, at most 10"),
+        ({"mixer.name": "augmix", "mixer.severity": 11}, "1 to 10"),
+        ({"mixer.name": "augmix", "mixer.width": 0}, "1 to 10"),
+        ({"mixer.name": "augmix", "mixer.depth": -1}, "1 to 10, or 0"),
+        ({"mixer.name": "augmix", "mixer.js_weight": -1.0}, "0 to 100"),
+        ({"mixer.name": "genmix", "generator.name": "dcgan", "mixer.partner": "pol"}, "did you mean 'pool'"),
         ({"classifier.epochs": True}, "expected int"),
         ({"classifier.name": "resnet5"}, "did you mean 'resnet50'"),
         ({"affine": "on"}, "expected on or off"),
@@ -111,6 +117,25 @@ def test_each_generator_has_its_own_dimensions_in_genmix(generator: str, names: 
     space, _ = PRESETS["genmix"].fix("generator.name", generator)
     own = {name for name in space.names if name.startswith("generator.")} - {"generator.name"}
     assert own == {f"generator.{name}" for name in names.split()}
+
+
+@pytest.mark.parametrize(
+    ("mixer", "names"),
+    [
+        ("real", ""),
+        ("blend", ""),
+        ("mixup", "mixup_alpha"),
+        ("cutmix", "cutmix_alpha"),
+        ("augmix", "severity"),
+        ("genmix", "genmix_alpha partner"),
+    ],
+)
+def test_each_mixer_has_its_own_dimensions_in_genmix(mixer: str, names: str) -> None:
+    space, _ = PRESETS["genmix"].fix("mixer.name", mixer)
+    own = {name for name in space.names if name.startswith("mixer.")} - {"mixer.name"}
+    assert own == {f"mixer.{name}" for name in names.split()}
+    config = trial_config(space.complete({}), QUICK).mixer
+    assert config == MIXERS[mixer]()
 
 
 def test_every_part_of_dae_gan_can_be_switched_off_on_its_own() -> None:

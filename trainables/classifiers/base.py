@@ -29,5 +29,8 @@ class FittedClassifier(Protocol):
     def probabilities(self, images_NCHW: Tensor) -> Tensor:
         """Class probabilities, float64 (N, K), rows sum to 1, for float32 images NCHW in [-1, 1]."""
 
+    def features(self, images_NCHW: Tensor) -> Tensor:
+        """What the head decides by, float32 (N, F), for float32 images NCHW in [-1, 1]."""
+
     def state(self) -> dict[str, Tensor]:
         """The weights as named CPU tensors for safetensors."""

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import log_softmax
+from torch.nn.functional import log_softmax, one_hot
 
 from spaces.config import ClassifierConfig
 from trainables import seeding
-from trainables.classifiers.registry import ARCHITECTURES
+from trainables.classifiers.dropout import seed_dropout
+from trainables.classifiers.early_stopping import EarlyStopping
+from trainables.classifiers.features import features
+from trainables.classifiers.losses import jensen_shannon
+from trainables.classifiers.optimisation import SCHEDULES, optimizer
+from trainables.classifiers.registry import build, restore
 from trainables.data.image_set import ImageSet
-from trainables.errors import DivergedError
+from trainables.errors import DataError, DivergedError
 from trainables.generators.base import OnStep
+from trainables.generators.determinism import deterministic
 from trainables.mixers.base import Augment, Batch, Mixer
 
 CLASSIFIER_STAGE_VERSION = 1
@@ -57,12 +64,19 @@ def class_weights(counts: tuple[int, ...]) -> Tensor:
     return (counts_K.sum() / (len(counts) * counts_K.clamp(min=1))).float()
 
 
-def cosine_decay(done: float) -> float:
-    """Factor of the learning rate after the share ``done`` in [0, 1] of the training: from 1 to 0.
+def smoothed(targets_NK: Tensor, share: float) -> Tensor:
+    """Label smoothing of hard or mixed labels: (1 - share) y + share / K.
 
-    Source: Loshchilov & Hutter 2017, equation 5, without restarts.
+    Args:
+        targets_NK: rows sum to 1.
+        share: in [0, 1); 0 leaves the labels as they are.
+
+    Returns:
+        The same shape; rows sum to 1.
+
+    Source: Szegedy et al. 2016, section 7.
     """
-    return 0.5 * (1 + math.cos(math.pi * done))
+    return (1 - share) * targets_NK + share / targets_NK.shape[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,16 +87,26 @@ class TrainedClassifier:
     history: Mapping[str, list[float]]
     device: torch.device
 
-    @torch.no_grad()
     def probabilities(self, images_NCHW: Tensor) -> Tensor:
         """Class probabilities, float64 (N, K) on the CPU, for float32 images NCHW in [-1, 1]."""
-        self.network.eval()
-        logits = [self.network(chunk.to(self.device)).cpu() for chunk in torch.split(images_NCHW, EVALUATION_BATCH)]
-        return torch.cat(logits).double().softmax(dim=1)
+        return _in_chunks(self.network, self.network, images_NCHW, self.device).double().softmax(dim=1)
+
+    def features(self, images_NCHW: Tensor) -> Tensor:
+        """What the head reads, float32 (N, F) on the CPU, for float32 images NCHW in [-1, 1]. See ``features``."""
+        return _in_chunks(self.network, partial(features, self.network), images_NCHW, self.device)
 
     def state(self) -> dict[str, Tensor]:
         """The weights as named CPU tensors for safetensors."""
         return {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
+
+
+@torch.no_grad()
+def _in_chunks(
+    network: nn.Module, compute: Callable[[Tensor], Tensor], images_NCHW: Tensor, device: torch.device
+) -> Tensor:
+    """What ``compute`` gives with the network in evaluation mode, on the CPU."""
+    network.eval()
+    return torch.cat([compute(chunk.to(device)).cpu() for chunk in torch.split(images_NCHW, EVALUATION_BATCH)])
 
 
 def train_classifier(
@@ -91,22 +115,26 @@ def train_classifier(
     real: ImageSet,
     synthetic: ImageSet | None,
     *,
+    validation: ImageSet | None = None,
     augment: Augment,
     balanced: bool,
     seed: int,
     device: torch.device,
     on_step: OnStep,
 ) -> TrainedClassifier:
-    """Train a classifier; the weights of the last epoch are kept.
+    """Train a classifier; the last epoch's weights are kept, with early stopping the best epoch's.
 
-    AdamW with cosine decay over the whole training. Initial weights come from the stream "weights" of ``seed``, the
-    draws of epoch e from the stream "epoch{e}": they do not depend on how many epochs there are.
+    The schedule is laid over all of ``config.epochs``. Initial weights come from the stream "weights" of ``seed``, the
+    draws of epoch e from the stream "epoch{e}", its dropout from "dropout{e}": they do not depend on how many epochs
+    there are. On a GPU, the forward pass computes in bfloat16 where ``config.amp`` says so, the loss in float32.
 
     Args:
         config: architecture and settings.
         mixer: composes the epochs.
         real: the training fold's real images.
         synthetic: this trial's share of the pool, or None.
+        validation: real images of other patients than those of ``real`` and of the test fold; only early stopping
+            (``config.patience``) looks at them, and never trains on them.
         augment: applied to every source image before mixing.
         balanced: whether the synthetic images balance the classes; class weights are then 1.
         seed: every random draw descends from it.
@@ -114,50 +142,104 @@ def train_classifier(
         on_step: called after every batch with (batches done, batches in all).
 
     Returns:
-        The classifier; its history has the mean loss of each epoch as "loss".
+        The classifier; its history has the mean loss of each epoch as "loss", with early stopping also
+        "validation_loss" (class weights as in training, no label smoothing) and the epoch kept, from 1, as
+        "kept_epoch".
 
     Raises:
+        DataError: early stopping without validation images, or ImageNet weights that cannot be used.
         DivergedError: a non-finite loss.
         EmptyPoolError: the mixer needs synthetic images and there are none.
         StopRequested: passed on from ``on_step``.
     """
+    stopping = EarlyStopping(config.patience) if config.patience else None
+    if stopping is not None and (validation is None or len(validation) == 0):
+        raise DataError(
+            f"classifier.patience is {config.patience}, and there are no validation images; expected some patients of "
+            "the training fold to be set aside for early stopping. Add patients, or set classifier.patience=0."
+        )
     n_classes = len(real.classes)
-    network = ARCHITECTURES[config.name](n_classes=n_classes, rng=seeding.generator(seed, "weights")).to(device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    network = build(config, n_classes=n_classes, rng=seeding.generator(seed, "weights")).to(device)
     weighted = config.class_weights and not balanced
-    weights_K = (class_weights(real.counts) if weighted else torch.ones(n_classes)).to(device)
+    loop = _Loop(
+        network=network,
+        optimizer=optimizer(config, network.parameters()),
+        config=config,
+        weights_K=(class_weights(real.counts) if weighted else torch.ones(n_classes)).to(device),
+        device=device,
+    )
     losses: list[float] = []
-    network.train()
-    for epoch in range(config.epochs):
-        rng = seeding.generator(seed, f"epoch{epoch}")
-        batches = list(mixer.epoch(real, synthetic, batch_size=config.batch_size, augment=augment, rng=rng))
+    with deterministic(device):
+        for epoch in range(config.epochs):
+            rng = seeding.generator(seed, f"epoch{epoch}")
+            batches = list(mixer.epoch(real, synthetic, batch_size=config.batch_size, augment=augment, rng=rng))
+            seed_dropout(network, seeding.generator(seed, f"dropout{epoch}"))
+            losses.append(loop.run(epoch, batches, on_step))
+            if stopping is None or validation is None:
+                continue
+            if stopping.record(loop.validation_loss(epoch, validation), network):
+                break
+    history = {"loss": losses}
+    if stopping is not None:
+        stopping.restore(network)
+        history |= {"validation_loss": stopping.losses, "kept_epoch": [float(stopping.kept + 1)]}
+    return TrainedClassifier(network=network.eval(), history=history, device=device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Loop:
+    """What stays the same from epoch to epoch of one training."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    config: ClassifierConfig
+    weights_K: Tensor
+    device: torch.device
+
+    def run(self, epoch: int, batches: Sequence[Batch], on_step: OnStep) -> float:
+        """Train one epoch; returns its mean loss."""
+        self.network.train()
         total = 0.0
         for index, batch in enumerate(batches):
-            step, steps = epoch * len(batches) + index, config.epochs * len(batches)
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * cosine_decay(step / steps)
-            loss = _step(network, optimizer, batch, weights_K, device)
-            if not math.isfinite(loss):
-                raise DivergedError(
-                    f"the classifier's loss is not finite: {loss} in epoch {epoch + 1} of {config.epochs}, batch "
-                    f"{index + 1} of {len(batches)}. Lower classifier.learning_rate ({config.learning_rate})."
-                )
+            step, steps = epoch * len(batches) + index, self.config.epochs * len(batches)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * SCHEDULES[self.config.schedule](step, steps)
+            loss = self._step(batch)
+            self._check(loss, "loss", epoch, f", batch {index + 1} of {len(batches)}")
             total += loss * len(batch.images_NCHW)
             on_step(step + 1, steps)
-        losses.append(total / sum(len(batch.images_NCHW) for batch in batches))
-    return TrainedClassifier(network=network.eval(), history={"loss": losses}, device=device)
+        return total / sum(len(batch.images_NCHW) for batch in batches)
 
+    def _step(self, batch: Batch) -> float:
+        """One update; returns the loss before it."""
+        images_NCHW = torch.cat((batch.images_NCHW, *batch.views)).to(self.device)
+        mixed_precision = self.config.amp and self.device.type == "cuda"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed_precision):
+            logits_VNK = self.network(images_NCHW).unflatten(0, (1 + len(batch.views), -1))
+        logits_VNK = logits_VNK.float()
+        targets_NK = smoothed(batch.targets_NK.to(self.device), self.config.label_smoothing)
+        loss = soft_cross_entropy(logits_VNK[0], targets_NK, self.weights_K)
+        if batch.views:
+            loss = loss + batch.consistency * jensen_shannon(logits_VNK)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.item()
 
-def _step(
-    network: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, weights_K: Tensor, device: torch.device
-) -> float:
-    """One update; returns the loss before it."""
-    logits_NK = network(batch.images_NCHW.to(device))
-    loss = soft_cross_entropy(logits_NK, batch.targets_NK.to(device), weights_K)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return loss.item()
+    def validation_loss(self, epoch: int, validation: ImageSet) -> float:
+        """The loss on images as they are, weighted by class as in training, without label smoothing."""
+        logits_NK = _in_chunks(self.network, self.network, validation.images_NCHW, self.device)
+        targets_NK = one_hot(validation.labels_N, len(validation.classes)).float()
+        loss = soft_cross_entropy(logits_NK, targets_NK, self.weights_K.cpu()).item()
+        self._check(loss, "validation loss", epoch, "")
+        return loss
+
+    def _check(self, loss: float, what: str, epoch: int, where: str) -> None:
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the classifier's {what} is not finite: {loss} in epoch {epoch + 1} of {self.config.epochs}{where}. "
+                f"Lower classifier.learning_rate ({self.config.learning_rate})."
+            )
 
 
 def load_classifier(
@@ -171,12 +253,11 @@ def load_classifier(
     """The classifier whose ``state()`` this is.
 
     Args:
-        config: the configuration that it was trained with; only the architecture matters.
+        config: the configuration that it was trained with; the architecture and the scale of its input matter.
         state: named weights.
         n_classes: classes of the head.
         device: where to compute.
         history: its recorded curves, where they are known.
     """
-    network = ARCHITECTURES[config.name](n_classes=n_classes, rng=torch.Generator())
-    network.load_state_dict(dict(state))
+    network = restore(config, state, n_classes=n_classes)
     return TrainedClassifier(network=network.to(device).eval(), history=dict(history or {}), device=device)

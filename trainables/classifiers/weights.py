@@ -19,8 +19,8 @@ def initialised(construct: Callable[[], nn.Module], *, rng: torch.Generator) -> 
         rng: CPU generator.
 
     Returns:
-        The network on the CPU. Convolutions: He normal by fan-out; linear layers: U(-1, 1) / sqrt(inputs), the bias
-        alike; batch normalisations: the identity.
+        The network on the CPU. Convolutions: He normal by fan-out (a group's own where there are groups); linear
+        layers: U(-1, 1) / sqrt(inputs), the bias alike; batch normalisations: the identity.
 
     Raises:
         TypeError: if a layer of another kind has weights.
@@ -39,6 +39,8 @@ def initialised(construct: Callable[[], nn.Module], *, rng: torch.Generator) -> 
 def _fill(name: str, layer: nn.Module, rng: torch.Generator) -> None:
     if isinstance(layer, nn.Conv2d):
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=rng)
+        if layer.groups > 1:
+            layer.weight.mul_(layer.groups**0.5)  # PyTorch counts the outputs of all groups
         if layer.bias is not None:
             layer.bias.zero_()
     elif isinstance(layer, nn.BatchNorm2d):

@@ -22,10 +22,15 @@ class Batch:
     Args:
         images_NCHW: float32 in [-1, 1].
         targets_NK: float32, rows sum to 1: the weight of each class.
+        views: further versions of the same images, float32 NCHW in [-1, 1] each, for a consistency loss; empty where
+            there is none.
+        consistency: weight of the Jensen-Shannon divergence between the images' and the views' predictions.
     """
 
     images_NCHW: Tensor
     targets_NK: Tensor
+    views: tuple[Tensor, ...] = ()
+    consistency: float = 0.0
 
 
 class Mixer(Protocol):

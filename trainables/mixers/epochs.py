@@ -31,7 +31,8 @@ def required(synthetic: ImageSet | None, mixer: str) -> ImageSet:
     if synthetic is None or len(synthetic) == 0:
         raise EmptyPoolError(
             f"a mixer that needs synthetic images was given none: mixer.name={mixer}. "
-            "Set generator.name to a generator and raise synthetic.ratio, or use mixer.name=real or mixup."
+            "Set generator.name to a generator and raise synthetic.ratio, or use a mixer that needs none, such as "
+            "mixer.name=real or mixup."
         )
     return synthetic
 
@@ -54,4 +55,9 @@ def in_batches(samples: Batch, order_N: Tensor, batch_size: int) -> Iterator[Bat
     starts = [start for start in range(0, count, batch_size) if count - start >= 2]
     for start, stop in zip(starts, [*starts[1:], count], strict=True):
         chosen_B = order_N[start:stop]
-        yield Batch(images_NCHW=samples.images_NCHW[chosen_B], targets_NK=samples.targets_NK[chosen_B])
+        yield Batch(
+            images_NCHW=samples.images_NCHW[chosen_B],
+            targets_NK=samples.targets_NK[chosen_B],
+            views=tuple(view_NCHW[chosen_B] for view_NCHW in samples.views),
+            consistency=samples.consistency,
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from spaces.config import GenMixConfig
 from trainables.data.image_set import ImageSet
@@ -13,10 +14,30 @@ from trainables.mixers.epochs import in_batches, required, sources
 from trainables.mixers.interpolation import beta_one, mix
 
 
-class GenMix:
-    """Each real image meets one partner per epoch, drawn uniformly from synthetic and real images together.
+def draw_partners(count: int, candidates: int, *, rng: torch.Generator) -> Tensor:
+    """Draw one partner for each of ``count`` images, all candidates as evenly as can be.
 
-    Partners are drawn without replacement within an epoch, as mixup's permutation does. The weight
+    Random permutations of the candidates follow one another until everyone has a partner: nobody is drawn twice where
+    there are candidates enough, and otherwise the numbers of draws of any two candidates differ by at most one.
+
+    Args:
+        count: partners to draw.
+        candidates: how many there are to draw from, at least 1.
+        rng: CPU generator.
+
+    Returns:
+        int64 (count,), positions of candidates; each is uniform over them.
+    """
+    rounds = -(-count // candidates)
+    return torch.cat([torch.randperm(candidates, generator=rng) for _ in range(rounds)])[:count]
+
+
+class GenMix:
+    """Each real image meets one partner per epoch.
+
+    Partners come uniformly from synthetic and real images together (``partner`` "pool", without replacement within an
+    epoch, as mixup's permutation) or from synthetic images alone ("synthetic", the paper's equation 1; where there are
+    fewer of them than real images, each is drawn as often as any other, give or take one). The weight
     lambda ~ Beta(alpha, 1) is the partner's: small values of alpha stay close to the real image.
     """
 
@@ -31,7 +52,10 @@ class GenMix:
         count = len(real)
         order_N = torch.randperm(count, generator=rng)
         source = sources(real, pool, augment=augment, rng=rng)
-        partner_N = torch.randperm(count + len(pool), generator=rng)[:count]
+        if self._config.partner == "synthetic":
+            partner_N = count + draw_partners(count, len(pool), rng=rng)
+        else:
+            partner_N = draw_partners(count, count + len(pool), rng=rng)
         weight_N = beta_one(self._config.genmix_alpha, count, rng=rng)
         mixed = Batch(
             images_NCHW=mix(source.images_NCHW[partner_N], source.images_NCHW[:count], weight_N),

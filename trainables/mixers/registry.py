@@ -6,9 +6,19 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from spaces.config import BlendConfig, GenMixConfig, MixerConfig, MixupConfig, RealConfig
+from spaces.config import (
+    AugmixConfig,
+    BlendConfig,
+    CutmixConfig,
+    GenMixConfig,
+    MixerConfig,
+    MixupConfig,
+    RealConfig,
+)
+from trainables.mixers.augmix import Augmix
 from trainables.mixers.base import Mixer
 from trainables.mixers.blend import Blend
+from trainables.mixers.cutmix import Cutmix
 from trainables.mixers.genmix import GenMix
 from trainables.mixers.mixup import Mixup
 from trainables.mixers.real import Real
@@ -17,7 +27,14 @@ MIXER_VERSION = 1
 """Raised by hand when any mixer composes other batches than before; part of the classifier stage's key."""
 
 MIXERS: Mapping[str, Callable[[Any], Mixer]] = MappingProxyType(
-    {RealConfig.name: Real, BlendConfig.name: Blend, MixupConfig.name: Mixup, GenMixConfig.name: GenMix}
+    {
+        RealConfig.name: Real,
+        BlendConfig.name: Blend,
+        MixupConfig.name: Mixup,
+        CutmixConfig.name: Cutmix,
+        AugmixConfig.name: Augmix,
+        GenMixConfig.name: GenMix,
+    }
 )
 
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from spaces.config import ClassifierConfig, GenMixConfig, RealConfig
+from trainables.classifiers.optimisation import cosine_decay
 from trainables.classifiers.training import (
     CLASSIFIER_STAGE_VERSION,
     TrainedClassifier,
     class_weights,
-    cosine_decay,
     load_classifier,
     soft_cross_entropy,
     train_classifier,

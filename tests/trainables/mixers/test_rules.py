@@ -6,10 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from spaces.config import BlendConfig, GenMixConfig, MixerConfig, MixupConfig, RealConfig
+from spaces.config import (
+    AugmixConfig,
+    BlendConfig,
+    CutmixConfig,
+    GenMixConfig,
+    MixerConfig,
+    MixupConfig,
+    RealConfig,
+)
 from trainables.data.affine import identity
 from trainables.data.image_set import ImageSet
 from trainables.errors import DataError, EmptyPoolError
+from trainables.mixers.genmix import draw_partners
 from trainables.mixers.registry import MIXER_VERSION, build
 from trainables.seeding import generator
 
@@ -27,9 +36,11 @@ def unit_images(start: int, count: int, *, synthetic: bool = False) -> ImageSet:
     )
 
 
-def epoch(config: MixerConfig, *, seed: int = 0, batch_size: int = 4, augment=identity) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+def epoch(  # type: ignore[no-untyped-def]
+    config: MixerConfig, *, seed: int = 0, batch_size: int = 4, augment=identity, pool: int = SYNTHETIC
+) -> tuple[Tensor, Tensor]:
     """Pixels (N, 64) and targets of one epoch."""
-    real, synthetic = unit_images(0, REAL), unit_images(REAL, SYNTHETIC, synthetic=True)
+    real, synthetic = unit_images(0, REAL), unit_images(REAL, pool, synthetic=True)
     batches = list(build(config).epoch(real, synthetic, batch_size=batch_size, augment=augment, rng=generator(seed)))
     images = torch.cat([batch.images_NCHW for batch in batches])
     return images.reshape(len(images), 64), torch.cat([batch.targets_NK for batch in batches])
@@ -84,7 +95,25 @@ def test_genmix_gives_lambda_to_the_partner_and_the_rest_to_the_real_image() -> 
 
 
 @pytest.mark.usefixtures("constant_weight")
-@pytest.mark.parametrize("config", [MixupConfig(), GenMixConfig()])
+@pytest.mark.parametrize("pool", [1, 8, 21, 30])
+def test_genmix_with_synthetic_partners_meets_each_as_often_as_any_other(pool: int) -> None:
+    pixels, _ = epoch(GenMixConfig(partner="synthetic"), pool=pool)
+    torch.testing.assert_close(pixels[:, :REAL].sum(dim=0), torch.full((REAL,), 1 - WEIGHT))
+    torch.testing.assert_close(pixels[:, REAL:].sum(dim=1), torch.full((REAL,), WEIGHT))
+    met = pixels[:, REAL : REAL + pool].sum(dim=0) / WEIGHT
+    assert met.sum().item() == pytest.approx(REAL)
+    assert set(met.round().int().tolist()) <= {REAL // pool, -(-REAL // pool)}
+
+
+def test_partners_are_uniform_and_their_order_is_random_also_beyond_one_round() -> None:
+    rng = generator(0)
+    partner_MN = torch.stack([draw_partners(7, 3, rng=rng) for _ in range(6000)])
+    shares = torch.stack([torch.bincount(column, minlength=3) for column in partner_MN.T]) / 6000
+    assert (shares - 1 / 3).abs().max() < 0.03
+
+
+@pytest.mark.usefixtures("constant_weight")
+@pytest.mark.parametrize("config", [MixupConfig(), GenMixConfig(), GenMixConfig(partner="synthetic")])
 def test_each_real_image_takes_part_once_with_one_partner(config: MixerConfig) -> None:
     pixels, _ = epoch(config)
     strongest, position = pixels.max(dim=1)
@@ -149,15 +178,27 @@ GOLDEN: dict[str, list[float]] = {
     "real": [12.0, 13.0, 16.0, 5.0],
     "blend": [9.0, 43.0, 22.0, 41.0],
     "mixup": [13.3843, 19.9993, 16.0546, 5.0],
+    "cutmix": [0.0, 13.0, 33.0, 5.0],
+    "augmix": [14.3267, 11.091, 11.3603, -507.3092],
     "genmix": [11.7786, 13.149, 15.7292, 5.5651],
+    "genmix synthetic": [28.1681, 19.7965, 21.0746, 21.3687],
 }
-"""Four first samples of an epoch, as the mean position of their pixels."""
+"""Four first samples of an epoch, as the mean position of their pixels; of AugMix, one augmented version of each."""
 
 
-@pytest.mark.parametrize("config", [RealConfig(), BlendConfig(), MixupConfig(), GenMixConfig()])
-def test_the_batches_of_this_version_are_unchanged(config: MixerConfig) -> None:
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_batches_of_this_version_are_unchanged(name: str) -> None:
     """Where this fails on purpose, raise MIXER_VERSION and write the new numbers here."""
     assert MIXER_VERSION == 1
+    config = {
+        "real": RealConfig(),
+        "blend": BlendConfig(),
+        "mixup": MixupConfig(),
+        "cutmix": CutmixConfig(),
+        "augmix": AugmixConfig(js_weight=0.0),
+        "genmix": GenMixConfig(),
+        "genmix synthetic": GenMixConfig(partner="synthetic"),
+    }[name]
     pixels, _ = epoch(config, seed=7)
     ramp = torch.arange(64.0)
-    assert (pixels[:4] @ ramp).tolist() == pytest.approx(GOLDEN[config.name], abs=1e-4)
+    assert (pixels[:4] @ ramp).tolist() == pytest.approx(GOLDEN[name], rel=1e-4, abs=1e-4)
