@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -20,6 +20,7 @@ from torch import Tensor
 from spaces.config import TrialConfig, as_dict
 from spaces.generators import TrainedConfig, training_part
 from trainables import pool
+from trainables.classifiers import registry as classifiers
 from trainables.classifiers import training
 from trainables.data import affine
 from trainables.data.cohort import Cohort
@@ -28,6 +29,7 @@ from trainables.data.image_set import ImageSet
 from trainables.data.preprocess import PREPROCESS_VERSION, Scaling, fit_scaling, preprocess
 from trainables.data.splits import FoldSplit
 from trainables.errors import LeakError
+from trainables.feature_map import OF_A_KIND, FeatureMap, feature_map
 from trainables.files import read_json, write_json
 from trainables.generators import registry as generators
 from trainables.generators.acceptance import check_class
@@ -36,7 +38,9 @@ from trainables.generators.fitting import CHECKPOINT_SECONDS, advance
 from trainables.generators.previews import write_previews
 from trainables.metrics import extractor, fidelity
 from trainables.metrics.classification import scores
+from trainables.metrics.patients import patient_scores
 from trainables.mixers import registry as mixers
+from trainables.mixers.base import Augment
 from trainables.results import FoldResult, Prediction, StageRecord
 from trainables.seeding import stream
 from trainables.stages import TRAINING_FILE, Stage, StageKey, StageStore, save_state
@@ -72,10 +76,11 @@ class Environment:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FoldOutcome:
-    """A finished fold and the weights of its classifier (named CPU tensors)."""
+    """A finished fold, the weights of its classifier (named CPU tensors) and, of a trial's first, its feature map."""
 
     result: FoldResult
     classifier_state: dict[str, Tensor]
+    feature_map: FeatureMap | None = None
 
 
 def run_fold(config: TrialConfig, split: FoldSplit, environment: Environment) -> FoldOutcome:
@@ -102,9 +107,9 @@ class _Fold:
         self._environment = environment
         self._records: list[StageRecord] = []
         self._loaded: FittedGenerator | None = None
-        entries = environment.cohort.entries
-        self._test_ids = {entries[index].id for index in split.test}
-        self._test_patients = {entries[index].patient for index in split.test}
+        entries = [environment.cohort.entries[index] for index in (*split.test, *split.validation)]
+        self._held_ids = {entry.id for entry in entries}
+        self._held_patients = {entry.patient for entry in entries}
 
     def run(self) -> FoldOutcome:
         start = time.perf_counter()
@@ -114,37 +119,62 @@ class _Fold:
         synthetic = self._synthetic(generator, real) if generator is not None else None
         learnt_from = tuple(record.key for record in self._records)
         found = self._fidelity(preprocessed, generator, real) if generator is not None else {}
-        classifier = self._classify(real, synthetic, learnt_from)
-        test = self._test_images(preprocessed.folder)
+        validation = self._held_out(preprocessed.folder, self._split.validation) if self._split.validation else None
+        classifier = self._classify(real, synthetic, validation, learnt_from)
+        test = self._held_out(preprocessed.folder, self._split.test)
         probabilities_NK = classifier.probabilities(test.images_NCHW)
         result = FoldResult(
             fold=self._split.fold,
-            scores=scores(
-                test.labels_N.numpy(), probabilities_NK.numpy(), test.classes, positive=self._environment.positive
-            ),
+            scores=self._scores(test, probabilities_NK),
             stages=tuple(self._records),
             predictions=_predictions(test, probabilities_NK),
-            counts={"real": len(real), "synthetic": len(synthetic) if synthetic else 0, "test": len(test)},
+            counts={
+                "real": len(real),
+                "synthetic": len(synthetic) if synthetic else 0,
+                "validation": len(self._split.validation),
+                "test": len(test),
+            },
             fidelity=found,
             seconds=time.perf_counter() - start,
             peak_bytes=peak_bytes(self._environment.device),
+            name=self._split.name,
+            locked=self._split.locked,
         )
-        return FoldOutcome(result=result, classifier_state=classifier.state())
+        shown = self._feature_map(classifier, real, synthetic) if self._split.fold == 0 else None
+        return FoldOutcome(result=result, classifier_state=classifier.state(), feature_map=shown)
+
+    def _feature_map(
+        self, classifier: training.TrainedClassifier, real: ImageSet, synthetic: ImageSet | None
+    ) -> FeatureMap:
+        """What figures show of the training images; computed after the scores, so that it can change none."""
+        return feature_map(
+            classifier,
+            real,
+            synthetic,
+            mixers.build(self._config.mixer),
+            augment=self._augment,
+            per_class=max(1, OF_A_KIND // len(real.classes)),
+            seed=self._seed("feature map"),
+        )
+
+    @property
+    def _augment(self) -> Augment:
+        return affine.affine if self._config.affine else affine.identity
 
     def _seed(self, stage: str) -> int:
         """The stage's seed: the same for every configuration, so that trials are compared under common draws."""
-        return stream(self._environment.seed, f"repeat0/fold{self._split.fold}/{stage}")
+        return stream(self._environment.seed, f"{self._split.stream}/{stage}")
 
     def _guard(self, images: ImageSet, stage: str) -> None:
         leaked = [
             image
             for image, patient in zip(images.ids, images.patients, strict=True)
-            if image in self._test_ids or patient in self._test_patients
+            if image in self._held_ids or patient in self._held_patients
         ]
         if leaked:
             raise LeakError(
-                f"The stage '{stage}' of fold {self._split.fold} was given {len(leaked)} images of test patients, "
-                f"'{leaked[0]}' the first; a stage that trains may see the training fold only."
+                f"The stage '{stage}' of {self._split.name} was given {len(leaked)} images of test or validation "
+                f"patients, '{leaked[0]}' the first; a stage that trains may see the training fold only."
             )
 
     def _obtain(self, key: StageKey, compute: Callable[[Path], None]) -> Stage:
@@ -304,7 +334,7 @@ class _Fold:
         return fidelity.read_fidelity(self._obtain(key, compute).folder)
 
     def _classify(
-        self, real: ImageSet, synthetic: ImageSet | None, learnt_from: tuple[str, ...]
+        self, real: ImageSet, synthetic: ImageSet | None, validation: ImageSet | None, learnt_from: tuple[str, ...]
     ) -> training.TrainedClassifier:
         config, environment = self._config, self._environment
         self._guard(real, "classifier")
@@ -313,13 +343,13 @@ class _Fold:
             stage="classifier",
             version=training.CLASSIFIER_STAGE_VERSION,
             config={
-                "classifier": as_dict(config.classifier),
+                "classifier": classifiers.training_slice(config.classifier),
                 "mixer": {**as_dict(config.mixer), "version": mixers.MIXER_VERSION},
                 "affine": config.affine,
                 "counts": [real.counts, synthetic.counts if synthetic else ()],
                 "balance": balanced,
             },
-            inputs=learnt_from,
+            inputs=(*learnt_from, *self._validated_by()),
             seed=self._seed("classifier"),
             threads=environment.threads,
         )
@@ -329,7 +359,8 @@ class _Fold:
             mixers.build(config.mixer),
             real,
             synthetic,
-            augment=affine.affine if config.affine else affine.identity,
+            validation=validation,
+            augment=self._augment,
             balanced=balanced,
             seed=key.seed,
             device=environment.device,
@@ -339,9 +370,25 @@ class _Fold:
         self._records.append(StageRecord(name=key.stage, key=key.digest, seconds=seconds, reused=False))
         return fitted
 
-    def _test_images(self, folder: Path) -> ImageSet:
+    def _validated_by(self) -> tuple[str, ...]:
+        """What early stopping reads, by content; nothing where it is off."""
+        if not (self._config.classifier.patience and self._split.validation):
+            return ()
+        return (self._environment.cohort.content_digest(self._split.validation),)
+
+    def _held_out(self, folder: Path, indices: Sequence[int]) -> ImageSet:
+        """Images that the training fold's scaling has not seen."""
         scaling = Scaling.from_dict(json.loads((folder / "scaling.json").read_text(encoding="utf-8")))
-        return preprocess(self._environment.cohort, self._split.test, scaling, self._config.preprocess)
+        return preprocess(self._environment.cohort, indices, scaling, self._config.preprocess)
+
+    def _scores(self, test: ImageSet, probabilities_NK: Tensor) -> dict[str, float | None]:
+        """Scores of images, and of patients where these are known."""
+        given = test.labels_N.numpy(), probabilities_NK.numpy()
+        positive = self._environment.positive
+        found = scores(*given, test.classes, positive=positive)
+        if self._environment.cohort.patients_known:
+            found |= patient_scores(*given, test.patients, test.classes, positive=positive)
+        return found
 
 
 def _predictions(test: ImageSet, probabilities_NK: Tensor) -> tuple[Prediction, ...]:

@@ -5,6 +5,9 @@
     STORAGE/NAME/trials/ID/fold_K.json    one finished fold: scores, predictions, stages
     STORAGE/NAME/trials/ID/state.json     how the trial ended: completed, pruned or failed, and why
     STORAGE/NAME/trials/ID/progress.json  what it is doing now (not part of the record; may be lost)
+    STORAGE/NAME/trials/ID/feature_map/   what figures show of the training images (not part of the record)
+    STORAGE/NAME/locked.json              the locked test set, if there is one
+    STORAGE/NAME/confirm*/                confirmations: ledgers like this one
 
 A fold or state file, once written, is never written again.
 """
@@ -18,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from spaces.protocol import Protocol
 from spaces.space import Assignment, Space
 from spaces.space_file import space_from_dict
 from trainables.files import read_json, write_json
@@ -46,9 +50,11 @@ class DataRecord:
 class SearchRecord:
     """What defines a search; all but ``trials`` stays as it was written first.
 
-    ``folds`` and ``budget`` (its name) fix what a trial computes, ``metric`` what is compared. ``threads`` is the
+    ``protocol`` and ``budget`` (its name) fix what a trial computes, ``metric`` what is compared; ``folds`` is how many
+    trainings and tests the protocol makes of a trial. ``threads`` is the
     number of CPU threads a trial computes with: bytes depend on it. ``trials`` is how many are wanted.
     ``max_copy_rate`` is the mean copy rate above which a trial cannot be the best one; None: no limit.
+    ``show_images`` False keeps patients' images out of tracking and reports.
     """
 
     name: str
@@ -66,21 +72,30 @@ class SearchRecord:
     created: float
     versions: Mapping[str, str]
     max_copy_rate: float | None = None
+    protocol: Protocol
+    show_images: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         data = {field: getattr(self, field) for field in self.__dataclass_fields__}
-        return {**data, "space": self.space.to_dict(), "data": asdict(self.data), "versions": dict(self.versions)}
+        return {
+            **data,
+            "space": self.space.to_dict(),
+            "data": asdict(self.data),
+            "versions": dict(self.versions),
+            "protocol": asdict(self.protocol),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SearchRecord:
-        """The inverse of ``to_dict``; records that lack ``max_copy_rate`` have no limit."""
+        """The inverse of ``to_dict``; records of searches that knew neither limits nor protocols are read too."""
         stored = dict(data["data"])
         for field in ("classes", "counts"):
             stored[field] = tuple(stored[field])
         stored["bad_images"] = tuple((path, reason) for path, reason in stored["bad_images"])
         space = space_from_dict(data["space"], source="search.json")
-        return cls(**{**data, "space": space, "data": DataRecord(**stored)})
+        protocol = Protocol(**data["protocol"]) if "protocol" in data else Protocol(folds=data["folds"])
+        return cls(**{**data, "space": space, "data": DataRecord(**stored), "protocol": protocol})
 
 
 class Ledger:
@@ -92,8 +107,9 @@ class Ledger:
 
     @property
     def storage(self) -> Path:
-        """The storage that the search lies in."""
-        return self.folder.parent
+        """The storage that the search lies in; a confirmation lies in the folder of its search."""
+        above = self.folder.parent
+        return above.parent if (above / "search.json").exists() else above
 
     def write_search(self, record: SearchRecord) -> None:
         """Record the search, or that more trials of it are wanted."""

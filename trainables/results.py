@@ -38,7 +38,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldResult:
-    """One finished fold of one trial.
+    """One finished fold of one trial, or one training for the locked test set (``locked``); ``name`` says which.
 
     ``counts`` are the numbers of real and synthetic training images and of test images; ``seconds`` is the fold's own
     wall time, without what was reused. ``fidelity`` says how good the synthetic images are (``kid``, ``copy_rate``,
@@ -53,6 +53,8 @@ class FoldResult:
     seconds: float
     peak_bytes: int
     fidelity: Scores = field(default_factory=dict)
+    name: str = ""
+    locked: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -60,7 +62,7 @@ class FoldResult:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> FoldResult:
-        """The inverse of ``to_dict``; records of searches that knew no fidelity are read too."""
+        """The inverse of ``to_dict``; records of searches that knew neither fidelity nor names are read too."""
         return cls(
             fold=data["fold"],
             scores=data["scores"],
@@ -72,6 +74,8 @@ class FoldResult:
             seconds=data["seconds"],
             peak_bytes=data["peak_bytes"],
             fidelity=data.get("fidelity", {}),
+            name=data.get("name", ""),
+            locked=data.get("locked", False),
         )
 
 
@@ -84,12 +88,12 @@ class Summary:
 
 
 def summarise(folds: Iterable[FoldResult]) -> dict[str, Summary]:
-    """Every score's mean and sample standard deviation (n - 1) over folds.
+    """Every score's mean and sample standard deviation (n - 1) over folds, those of the locked test set left out.
 
     A score that is undefined in a fold is left out of that fold; one that is defined nowhere has mean None; the
     standard deviation of a single value is None.
     """
-    return _summaries([fold.scores for fold in folds])
+    return _summaries([fold.scores for fold in folds if not fold.locked])
 
 
 def _summaries(rows: Sequence[Scores]) -> dict[str, Summary]:

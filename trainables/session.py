@@ -13,7 +13,9 @@ import torch
 import spaces
 from spaces.budget import Budget, budget_named
 from trainables.data.cohort import Cohort
-from trainables.data.splits import FoldSplit, make_folds
+from trainables.data.evaluations import evaluations
+from trainables.data.locked import LockedTest
+from trainables.data.splits import FoldSplit
 from trainables.errors import FinalTrialError
 from trainables.fold import Environment
 from trainables.ledger import SHARED, Ledger, SearchRecord
@@ -24,7 +26,7 @@ _REPORT_EVERY = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """An opened search: its record, its memory-mapped images, its folds."""
+    """An opened search: its record, its memory-mapped images, what each trial is trained and tested on."""
 
     ledger: Ledger
     record: SearchRecord
@@ -44,7 +46,9 @@ class Session:
         ledger = Ledger(folder)
         record = ledger.search()
         cohort = Cohort.load(ledger.storage / SHARED / "images" / record.data.digest)
-        splits = make_folds(cohort, folds=record.folds, seed=record.seed)
+        locked = LockedTest.read(folder)
+        ids = locked.ids if locked is not None and record.protocol.test_repeats else ()
+        splits = evaluations(cohort, record.protocol, seed=record.seed, locked=ids)
         return cls(ledger=ledger, record=record, budget=budget_named(record.budget), cohort=cohort, splits=splits)
 
     def environment(self, trial_id: str, fold: int, *, device: torch.device, checkpoint_seconds: float) -> Environment:

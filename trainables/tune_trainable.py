@@ -12,6 +12,7 @@ from ray import tune
 from safetensors.torch import save_file
 
 from spaces.config import trial_config
+from trainables import feature_map
 from trainables.errors import RetryableTrialError
 from trainables.results import FoldResult, summarise
 from trainables.session import Session, use_threads
@@ -95,5 +96,8 @@ class FoldTrainable(tune.Trainable):  # type: ignore[misc]
         weights = ledger.trial_folder(self._trial_id) / WEIGHTS
         weights.mkdir(exist_ok=True)
         save_file(outcome.classifier_state, weights / f"fold_{split.fold}.safetensors")
+        if outcome.feature_map is not None:
+            folder = ledger.trial_folder(self._trial_id) / feature_map.FOLDER
+            outcome.feature_map.write(folder, show_images=self._session.record.show_images)
         ledger.record_fold(self._trial_id, outcome.result)
         return outcome.result

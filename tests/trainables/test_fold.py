@@ -118,10 +118,10 @@ def test_an_image_of_a_test_patient_among_the_training_images_raises(
     environment: Environment, tiny_trial: Build
 ) -> None:
     split = make_folds(environment.cohort, folds=3, seed=0)[0]
-    leaky = FoldSplit(fold=0, train=(*split.train, split.test[0]), test=split.test[1:])
+    leaky = replace(split, train=(*split.train, split.test[0]), test=split.test[1:])
     patients = [environment.cohort.entries[index].patient for index in leaky.test]
     assert environment.cohort.entries[split.test[0]].patient in patients
-    with pytest.raises(LeakError, match="'preprocess' of fold 0 was given 1 images of test patients"):
+    with pytest.raises(LeakError, match="'preprocess' of fold 1 was given 1 images of test or val"):
         run_fold(tiny_trial(), leaky, environment)
 
 
@@ -130,17 +130,17 @@ def test_every_stage_that_trains_refuses_a_test_patients_image_by_itself(
     environment: Environment, tiny_trial: Build, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     split = make_folds(environment.cohort, folds=3, seed=0)[0]
-    whole = FoldSplit(fold=5, train=(*split.train, *split.test), test=())
+    whole = replace(split, train=(*split.train, *split.test), test=())
     preprocessed = fold_module._Fold(tiny_trial(), whole, environment)._preprocess()
     leaked = fold_module.load_image_set(preprocessed.folder)
     fold = fold_module._Fold(genmix(tiny_trial), split, environment)
-    with pytest.raises(LeakError, match=f"'{stage}' of fold 0"):
+    with pytest.raises(LeakError, match=f"'{stage}' of fold 1"):
         if stage == "generator":
             fold._generator(preprocessed, leaked)
         elif stage == "extractor":
             fold._extractor(preprocessed, leaked)
         else:
-            fold._classify(leaked, None, ())
+            fold._classify(leaked, None, None, ())
 
 
 def test_a_trial_leaves_out_the_folds_that_are_finished(environment: Environment, tiny_trial: Build) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from spaces.presets import PRESETS
+from spaces.protocol import Protocol
 from trainables.files import write_json
 from trainables.ledger import DataRecord, Ledger, SearchRecord
 from trainables.results import FoldResult, Prediction, StageRecord, summarise
@@ -37,6 +38,7 @@ def made_up_record() -> SearchRecord:
         ),
         budget="quick", folds=3, metric="auroc", seed=1, sampler="tpe", scheduler="asha", trials=4, threads=1,
         tracking_uri="sqlite:///x", created=1.0, versions={"torch": "2"},
+        protocol=Protocol(folds=3),
     )  # fmt: skip
 
 

@@ -198,7 +198,32 @@ def read_cohort(
     Raises:
         DataError: the labels or images cannot be used; up to 20 bad images are named at once.
     """
-    table = read_labels(data, labels)
+    return decode(
+        read_labels(data, labels),
+        cache=cache,
+        skip_bad_images=skip_bad_images,
+        slice_rule=slice_rule,
+        is_phantom=is_phantom,
+        on_progress=on_progress,
+    )
+
+
+def table_digest(table: LabelTable, *, slice_rule: SliceRule = None, is_phantom: bool = False) -> str:
+    """32 hexadecimal digits over the bytes of a table's files, the table and the reader's options; decodes nothing."""
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        return _cohort_digest(table, slice_rule, is_phantom, pool)
+
+
+def decode(
+    table: LabelTable,
+    *,
+    cache: Path,
+    skip_bad_images: bool = False,
+    slice_rule: SliceRule = None,
+    is_phantom: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Cohort:
+    """Decode the images of a table, or load them if the same ones have been decoded before. See ``read_cohort``."""
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         digest = _cohort_digest(table, slice_rule, is_phantom, pool)
         folder = cache / digest
@@ -237,17 +262,17 @@ def _publish(building: Path, folder: Path) -> None:
 
 
 def _cohort_digest(table: LabelTable, slice_rule: SliceRule, is_phantom: bool, pool: ThreadPoolExecutor) -> str:
-    files = sorted({file for row in table.rows for file in _files(row)} or {table.data})
-    contents = dict(zip(files, pool.map(_file_digest, files), strict=True))
+    files = sorted({file for row in table.rows for file in files_of(row)} or {table.data})
+    contents = dict(zip(files, pool.map(file_digest, files), strict=True))
     rows = [
-        [row.id, row.label, row.patient, row.site, row.split, row.roi, [contents[file] for file in _files(row)]]
+        [row.id, row.label, row.patient, row.site, row.split, row.roi, [contents[file] for file in files_of(row)]]
         for row in table.rows
     ]
     versions = [READER_VERSION, COHORT_VERSION, is_phantom, None if slice_rule is None else str(slice_rule)]
     return _digest([versions, table.patients_known, rows, contents.get(table.data)])
 
 
-def _files(row: LabelledImage) -> tuple[Path, ...]:
+def files_of(row: LabelledImage) -> tuple[Path, ...]:
     """Every file that an image is read from; none for an archive's. A broken header is reported by the decoder."""
     if row.path is None:
         return ()
@@ -258,7 +283,7 @@ def _files(row: LabelledImage) -> tuple[Path, ...]:
         return (row.path, *masks)
 
 
-def _file_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """Digest of a file's bytes; a file that cannot be opened is reported by the decoder."""
     try:
         with path.open("rb") as stream:
@@ -362,7 +387,7 @@ def _decode_all(
 
 def _check_archive_lengths(table: LabelTable, archive: Mapping[str, Any]) -> None:
     labelled = {split: sum(row.split == split for row in table.rows) for split in {row.split for row in table.rows}}
-    for split, count in sorted(labelled.items()) if archive else ():
+    for split, count in sorted(labelled.items()) if archive and table.is_whole else ():
         found = len(archive.get(split, ()))
         if found != count:
             raise DataError(f"'{table.data}' has {count} {split}_labels and {found} {split}_images; expected as many.")

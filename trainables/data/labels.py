@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
@@ -61,12 +61,18 @@ class LabelTable:
         source: where the labels came from, to be put into sentences: "labels.csv of data/fll".
         rows: the images.
         patients_known: False where every image counts as a patient of its own.
+        is_whole: False where images were left out, such as those of a locked test set.
     """
 
     data: Path
     source: str
     rows: tuple[LabelledImage, ...]
     patients_known: bool
+    is_whole: bool = True
+
+    def part(self, ids: Collection[str], *, inside: bool) -> LabelTable:
+        """The rows whose ids are among ``ids``, or those whose ids are not."""
+        return replace(self, rows=tuple(row for row in self.rows if (row.id in ids) == inside), is_whole=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -290,7 +296,7 @@ class _Rows:
             label=named["label"],
             patient=named.get("patient", name),
             site=named.get("site", ""),
-            split=_split(named.get("split", ""), where),
+            split=split_named(named.get("split", ""), where),
             roi=roi,
             mask=mask,
         )
@@ -330,7 +336,8 @@ def _box(given: str, where: str) -> Box:
     return x, y, width, height
 
 
-def _split(given: str, where: str) -> str:
+def split_named(given: str, where: str) -> str:
+    """The part "train", "val" or "test" that a cell names, or "". Raises: DataError on other words."""
     split = {"validation": "val", "valid": "val"}.get(given.lower(), given.lower())
     if split and split not in SPLITS:
         raise DataError(f"{where} has the split '{given}'; {nearest(split, SPLITS)}.")

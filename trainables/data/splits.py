@@ -1,9 +1,9 @@
-"""Stratified k-fold splits in which a patient is in one fold only."""
+"""Stratified splits in which a patient is on one side only: k folds, or one part held out."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,14 +22,30 @@ GOOD_IMBALANCE = 0.02**2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldSplit:
-    """One fold of a split: sorted positions of the cohort's entries."""
+    """One training and its test: sorted positions of the cohort's entries.
+
+    Args:
+        fold: its number among all evaluations of a trial, from 0.
+        train: what generators, extractor and classifier learn from.
+        test: what is scored.
+        validation: what early stopping reads, cut from the training side; nothing else reads it.
+        stream: names the random draws: evaluations of one stream draw alike.
+        name: what it is, for sentences: "fold 2", "repeat 2, fold 1", "site Basel", "locked test, training 1".
+        locked: whether the test is the locked test set.
+    """
 
     fold: int
     train: tuple[int, ...]
     test: tuple[int, ...]
+    validation: tuple[int, ...] = ()
+    stream: str
+    name: str
+    locked: bool = False
 
 
-def make_folds(cohort: Cohort, *, folds: int, seed: int) -> tuple[FoldSplit, ...]:
+def make_folds(
+    cohort: Cohort, *, folds: int, seed: int, repeat: int = 0, among: Sequence[int] | None = None
+) -> tuple[FoldSplit, ...]:
     """Split a cohort into folds, stratified by label and grouped by patient.
 
     Patients are dealt out at random, so that each fold gets equally many of each class, give or take one; a patient
@@ -41,7 +57,9 @@ def make_folds(cohort: Cohort, *, folds: int, seed: int) -> tuple[FoldSplit, ...
     Args:
         cohort: the data set.
         folds: number of folds, at least 2.
-        seed: the search's seed, or a repeat's.
+        seed: the search's seed.
+        repeat: which of several splits that share no draw; its folds are numbered on from those of the one before.
+        among: positions of the entries to split; None: all.
 
     Returns:
         The folds, in order. Every image is tested once, every training fold has every class.
@@ -52,11 +70,12 @@ def make_folds(cohort: Cohort, *, folds: int, seed: int) -> tuple[FoldSplit, ...
     Source: scikit-learn's StratifiedKFold over patients. Its StratifiedGroupKFold deals by size first: where
     patients differ in size, the folds of different seeds resemble each other, and some lack a class needlessly.
     """
-    labels_N = np.asarray(cohort.labels)
-    groups_N = np.asarray([entry.group for entry in cohort.entries])
+    everything = np.arange(len(cohort)) if among is None else np.asarray(among, dtype=np.intp)
+    labels_N = np.asarray(cohort.labels)[everything]
+    groups_N = np.asarray([entry.group for entry in cohort.entries])[everything]
     _check_patients(cohort, labels_N, groups_N, folds)
     best: tuple[tuple[int, float], list[NDArray[np.intp]]] | None = None
-    for tests in _deals(labels_N, groups_N, folds, seed):
+    for tests in _deals(labels_N, groups_N, folds, seed if repeat == 0 else stream(seed, f"repeat{repeat}")):
         imbalance = _imbalance(labels_N, tests, len(cohort.classes))
         if imbalance is not None and (best is None or imbalance < best[0]):
             best = imbalance, tests
@@ -67,11 +86,64 @@ def make_folds(cohort: Cohort, *, folds: int, seed: int) -> tuple[FoldSplit, ...
             f"no way was found to split {cohort.n_patients} patients into {folds} folds with every class in each "
             f"training fold ({cohort.source}). Use fewer --folds or add patients."
         )
-    everything = np.arange(len(cohort))
     return tuple(
-        FoldSplit(fold=fold, train=tuple(np.setdiff1d(everything, test).tolist()), test=tuple(test.tolist()))
+        FoldSplit(
+            fold=repeat * folds + fold,
+            train=tuple(np.delete(everything, test).tolist()),
+            test=tuple(everything[test].tolist()),
+            stream=f"repeat{repeat}/fold{fold}",
+            name=f"fold {fold + 1}" if repeat == 0 else f"repeat {repeat + 1}, fold {fold + 1}",
+        )
         for fold, test in enumerate(best[1])
     )
+
+
+def hold_out(labels: Sequence[int], groups: Sequence[str], *, share: float, seed: int, what: str) -> tuple[int, ...]:
+    """Choose about a share of the images, whole groups, so that each class loses about that share of its images.
+
+    Of ``ATTEMPTS`` random choices of groups, stratified by their most frequent label, the one is taken that comes
+    closest to the share in every class. The choice depends on labels and groups alone, not on the order of images.
+
+    Args:
+        labels: class index of each image.
+        groups: name of each image's group.
+        share: more than 0, less than 1.
+        seed: every draw descends from it.
+        what: what the chosen images are for, for the error: "the locked test set".
+
+    Returns:
+        Sorted positions of the chosen images; both sides have every class.
+
+    Raises:
+        DataError: no choice leaves every class on both sides.
+
+    Source: scikit-learn's StratifiedShuffleSplit over groups.
+    """
+    from sklearn.model_selection import StratifiedShuffleSplit
+
+    labels_N, groups_N = np.asarray(labels), np.asarray(groups)
+    strata_G, codes_N = _strata(labels_N, groups_N)
+    totals_K = np.bincount(labels_N)
+    refusal = DataError(
+        f"{share:.0%} of {len(strata_G)} patients cannot be held out for {what} with every class on both sides; "
+        f"expected at least 2 patients of each class. Add patients, or choose another share."
+    )
+    if np.bincount(strata_G)[np.unique(strata_G)].min() < 2:
+        strata_G = np.zeros_like(strata_G)
+    splitter = StratifiedShuffleSplit(ATTEMPTS, test_size=share, random_state=seed % 2**32)
+    best: tuple[float, NDArray[np.intp]] | None = None
+    try:
+        for _, chosen_G in splitter.split(strata_G, strata_G):
+            chosen = np.flatnonzero(np.isin(codes_N, chosen_G))
+            counts_K = np.bincount(labels_N[chosen], minlength=len(totals_K))
+            deviation = float(np.square(counts_K / totals_K - share).sum())
+            if (counts_K > 0).all() and (counts_K < totals_K).all() and (best is None or deviation < best[0]):
+                best = deviation, chosen
+    except ValueError:
+        raise refusal from None
+    if best is None:
+        raise refusal
+    return tuple(best[1].tolist())
 
 
 def _check_patients(cohort: Cohort, labels_N: NDArray[np.intp], groups_N: NDArray[np.str_], folds: int) -> None:
@@ -96,10 +168,7 @@ def _deals(
     """The test folds of each attempt. Groups are numbered by name, so that only names matter."""
     from sklearn.model_selection import StratifiedKFold
 
-    names_G, codes_N = np.unique(groups_N, return_inverse=True)
-    counts_GK = np.zeros((len(names_G), labels_N.max() + 1), dtype=np.intp)
-    np.add.at(counts_GK, (codes_N, labels_N), 1)
-    strata_G = counts_GK.argmax(axis=1)
+    strata_G, codes_N = _strata(labels_N, groups_N)
     if np.bincount(strata_G).max() < folds:
         strata_G = np.zeros_like(strata_G)  # classes that live in mixed groups only: deal without strata
     for attempt in range(ATTEMPTS):
@@ -110,6 +179,14 @@ def _deals(
             warnings.simplefilter("ignore", UserWarning)
             chosen = [test_G for _, test_G in splitter.split(strata_G, strata_G)]
         yield [np.flatnonzero(np.isin(codes_N, test_G)) for test_G in chosen]
+
+
+def _strata(labels_N: NDArray[np.intp], groups_N: NDArray[np.str_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The most frequent label of each group, and each image's group; groups are numbered by name."""
+    names_G, codes_N = np.unique(groups_N, return_inverse=True)
+    counts_GK = np.zeros((len(names_G), labels_N.max() + 1), dtype=np.intp)
+    np.add.at(counts_GK, (codes_N, labels_N), 1)
+    return counts_GK.argmax(axis=1), codes_N
 
 
 def _imbalance(labels_N: NDArray[np.intp], tests: list[NDArray[np.intp]], n_classes: int) -> tuple[int, float] | None:
