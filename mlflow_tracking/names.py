@@ -17,6 +17,10 @@ STATE = "genmix.state"
 ERROR = "genmix.error"
 FOLDS_LOGGED = "genmix.folds_logged"
 SHEET = "genmix.sheet"
+MAP = "genmix.feature_map"
+CONFIRMATION = "genmix.confirmation"
+CONFIRMS = "genmix.confirms"
+VERDICT = "genmix.verdict"
 DATA_DIGEST = "genmix.data_digest"
 SPACE_DIGEST = "genmix.space_digest"
 PHANTOM = "genmix.phantom"
@@ -24,6 +28,8 @@ BUDGET = "genmix.budget"
 
 KIND_SEARCH = "search"
 KIND_TRIAL = "trial"
+KIND_CONFIRM = "confirm"
+PARENT = "mlflow.parentRunId"
 
 TRIALS_ONLY = f"tags.`{KIND}` = '{KIND_TRIAL}'"
 """Filter of the runs page."""
@@ -34,6 +40,8 @@ NO_REFERENCE = "-"
 
 FOLD_GROUP = "fold"
 """The UI groups metrics by what stands before the slash."""
+LOCKED = "locked"
+"""Begins the scores on the locked test set."""
 FOLDS_DONE = "folds_done"
 SECONDS = "seconds"
 PEAK_MIB = "peak_mib"
@@ -52,6 +60,8 @@ SHEET_FILE = "real_and_synthetic.png"
 CURVES_FILE = "generator_training.png"
 SAMPLES_FILE = "samples_over_training.png"
 PAIRS_FILE = "closest_pairs.png"
+MAP_FILE = "feature_map.png"
+MIXED_FILE = "real_synthetic_mixed.png"
 
 MAX_NAME = 200
 """MLflow takes 250 characters; this leaves room for prefixes."""
@@ -77,6 +87,16 @@ def spread(name: str) -> str:
 def per_fold(name: str) -> str:
     """The metric that holds a score in each fold, the step being the fold."""
     return f"{FOLD_GROUP}/{valid_name(name)}"
+
+
+def locked(name: str) -> str:
+    """The metric that holds a score's mean over the trainings that were scored on the locked test set."""
+    return valid_name(f"{LOCKED}_{name}")
+
+
+def per_training(name: str) -> str:
+    """The metric that holds a score on the locked test set of each training, the step being its number."""
+    return f"{LOCKED}/{valid_name(name)}"
 
 
 def fidelity(measure: str) -> str:

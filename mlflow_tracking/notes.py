@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from spaces.parameter import format_value
 from trainables.ledger import SearchRecord
 from trainables.metrics.catalogue import maximizes
-from trainables.results import TrialResult
+from trainables.results import Summary, TrialResult, summarise
 
 
 def trial_name(trial: TrialResult) -> str:
@@ -25,6 +26,12 @@ def trial_name(trial: TrialResult) -> str:
     return " ".join((trial.id, *parts))
 
 
+def confirm_name(trial: TrialResult, searched_as: str | None) -> str:
+    """The run name of a confirmed trial, as in ``confirm t0007 genmix dcgan``: the id is that of the search's trial."""
+    what = trial_name(trial).removeprefix(f"{trial.id} ")
+    return f"confirm {what}" if searched_as is None else f"confirm {searched_as} {what}"
+
+
 def incumbent(search: SearchRecord, trials: Sequence[TrialResult]) -> TrialResult | None:
     """The trial with the best ``completed_mean``; the earlier one wins a tie."""
     scored = [(each, mean) for each in trials if (mean := completed_mean(search, each)) is not None]
@@ -36,6 +43,19 @@ def completed_mean(search: SearchRecord, trial: TrialResult) -> float | None:
     """What trials are ranked by: the mean of the search's metric, of completed trials that keep to its copy rate."""
     ranked = trial.state == "completed" and trial.feasible(search.max_copy_rate)
     return mean_score(search, trial) if ranked else None
+
+
+def best_first(search: SearchRecord, trials: Sequence[TrialResult]) -> list[TrialResult]:
+    """The trials that have ended: the completed ones, best first, then the others in their order."""
+    sign = -1 if maximizes(search.metric) else 1
+    ranks = {each.id: completed_mean(search, each) for each in trials}
+    ended = [each for each in trials if each.state != "unfinished"]
+    return sorted(ended, key=lambda each: (ranks[each.id] is None, sign * (ranks[each.id] or 0.0)))
+
+
+def locked_scores(trial: TrialResult) -> dict[str, Summary]:
+    """Every score on the locked test set, summarised over the trainings; empty where there were none."""
+    return summarise(replace(fold, locked=False) for fold in trial.folds if fold.locked)
 
 
 def mean_score(search: SearchRecord, trial: TrialResult) -> float | None:
@@ -71,10 +91,17 @@ def _warnings(search: SearchRecord) -> list[str]:
             "what helps.",
             "",
         ]
+    if not search.show_images:
+        lines += [
+            "> **No images** (--no-images): patients' images are kept out, and so are synthetic ones, as they may be "
+            "copies of patients.",
+            "",
+        ]
     return lines
 
 
 def _standing(search: SearchRecord, trials: Sequence[TrialResult], state: str) -> str:
+    """How many trials ended how."""
     counts = Counter(trial.state for trial in trials)
     parts = [f"{counts[each]} {each}" for each in ("completed", "pruned", "failed", "unfinished") if counts[each]]
     return f"{state.capitalize()}: {', '.join(parts) or 'no trial yet'}, of {search.trials} wanted."
@@ -82,7 +109,8 @@ def _standing(search: SearchRecord, trials: Sequence[TrialResult], state: str) -
 
 def trial_note(search: SearchRecord, trial: TrialResult) -> str:
     """A trial run's note: how it ended, and why if it failed."""
-    done = f"{len(trial.folds)} of {search.folds} folds"
+    has_locked = any(fold.locked for fold in trial.folds)
+    done = f"{len(trial.folds)} of {search.folds} {'trainings' if has_locked else 'folds'}"
     if trial.state == "failed":
         return f"**Failed** after {done}: {trial.error or 'no reason was recorded'}"
     if trial.state == "pruned":
@@ -90,7 +118,13 @@ def trial_note(search: SearchRecord, trial: TrialResult) -> str:
         return f"**Stopped early** after {done}{reason}"
     mean = mean_score(search, trial)
     score = "undefined" if mean is None else f"{mean:.3f}"
-    return f"**Completed**: {done}, mean {search.metric} {score}{_fidelity(search, trial)}"
+    return f"**Completed**: {done}, mean {search.metric} {score}{_locked(search, trial)}{_fidelity(search, trial)}"
+
+
+def _locked(search: SearchRecord, trial: TrialResult) -> str:
+    """The score on the locked test set; nothing where there is none."""
+    summary = locked_scores(trial).get(search.metric)
+    return "" if summary is None or summary.mean is None else f", on the locked test set {summary.mean:.3f}"
 
 
 def _fidelity(search: SearchRecord, trial: TrialResult) -> str:

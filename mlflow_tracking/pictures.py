@@ -1,4 +1,4 @@
-"""A trial's pictures from the stages of its first finished fold."""
+"""A trial's pictures: from the stages of its first finished fold, and from its feature map."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from mlflow_tracking import names
+from mlflow_tracking.feature_figure import feature_figure
 from mlflow_tracking.figures import COLUMNS, Images, Labels, image_sheet
+from mlflow_tracking.mixed_sheet import mixed_sheet
 from mlflow_tracking.samples import closest_pairs, samples_over_training
 from mlflow_tracking.training_curves import training_curves
 from trainables.data.image_files import load_image_set
+from trainables.feature_map import KINDS, NAMES_FILE, FeatureMap
 from trainables.files import read_json
 from trainables.ledger import SHARED, SearchRecord
 from trainables.results import FoldResult, TrialResult
@@ -31,6 +34,8 @@ class _Synthetic:
 def draw_pictures(storage: Path, search: SearchRecord, trial: TrialResult, title: str, folder: Path) -> list[Path]:
     """Draw what there is to see of a trial: its images and, for a trained generator, its course and closest copies.
 
+    Where the search shows no images, a generator's course is all that is drawn: synthetic images may be copies.
+
     Args:
         storage: the storage with the shared stages.
         search: says where the images come from and how long the training was.
@@ -47,10 +52,12 @@ def draw_pictures(storage: Path, search: SearchRecord, trial: TrialResult, title
     fold = trial.folds[0]
     stages = storage / SHARED / "stages"
     try:
+        uses_synthetic = any(True for _ in _keys(fold, "pool"))
+        subject = _subject(search, f"{title}, training fold {fold.fold}", uses_synthetic=uses_synthetic)
+        if not search.show_images:
+            return list(_draw_course(stages, fold, search.data.classes, subject, folder))
         real = load_image_set(_folder(stages, fold, "preprocess"))
         synthetic = _synthetic(stages, fold)
-        warnings = caveats(search, uses_synthetic=synthetic is not None)
-        subject = "\n".join((f"{title}, training fold {fold.fold}", *warnings))
         sheet = folder / names.SHEET_FILE
         image_sheet(
             real.images_NCHW.numpy(),
@@ -61,9 +68,48 @@ def draw_pictures(storage: Path, search: SearchRecord, trial: TrialResult, title
             subject,
             sheet,
         )
-        return [sheet, *_draw_generator(stages, fold, real.classes, subject, folder)]
+        course = _draw_course(stages, fold, real.classes, subject, folder)
+        return [sheet, *course, *_draw_samples(stages, fold, subject, folder)]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise PicturesMissing(f"the storage has no readable images of fold {fold.fold} any more") from error
+
+
+def has_map(folder: Path) -> bool:
+    """Whether a trial's folder for its feature map holds a whole one."""
+    return (folder / NAMES_FILE).is_file()
+
+
+def draw_map(stored: Path, search: SearchRecord, title: str, folder: Path) -> list[Path]:
+    """Draw a trial's feature map, which takes seconds, and the sheet of its mixed images.
+
+    Args:
+        stored: the folder that the map lies in.
+        search: says where the images come from, and whether images are shown: if not, points are all that is drawn.
+        title: the trial's name.
+        folder: where to write the PNG files.
+
+    Returns:
+        The files written.
+
+    Raises:
+        PicturesMissing: there is no map that can be read.
+    """
+    try:
+        found = FeatureMap.read(stored)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PicturesMissing("the feature map cannot be read") from error
+    uses_synthetic = bool((found.kind_M == KINDS.index("synthetic")).any())
+    subject = _subject(search, f"{title}, training fold 0", uses_synthetic=uses_synthetic)
+    plot, sheet = folder / names.MAP_FILE, folder / names.MIXED_FILE
+    drawn = [plot] if feature_figure(found, f"Feature map, {subject}", plot) else []
+    if search.show_images and mixed_sheet(found, f"Training images, {subject}", sheet):
+        drawn.append(sheet)
+    return drawn
+
+
+def _subject(search: SearchRecord, what: str, *, uses_synthetic: bool) -> str:
+    """What a picture shows, with what its reader must know."""
+    return "\n".join((what, *caveats(search, uses_synthetic=uses_synthetic)))
 
 
 def caveats(search: SearchRecord, *, uses_synthetic: bool) -> tuple[str, ...]:
@@ -98,16 +144,19 @@ def _synthetic(stages: Path, fold: FoldResult) -> _Synthetic | None:
     return _Synthetic(images_NCHW=np.concatenate(list(by_class.values())), labels_N=np.concatenate(labels))
 
 
-def _draw_generator(
-    stages: Path, fold: FoldResult, classes: Sequence[str], subject: str, folder: Path
-) -> Iterator[Path]:
-    """Draw the pictures of the generator's stage and of its fidelity; yields those that there was anything for."""
-    curves, samples, pairs = (folder / name for name in (names.CURVES_FILE, names.SAMPLES_FILE, names.PAIRS_FILE))
-    trained, compared = _folder(stages, fold, "generator"), _folder(stages, fold, "fidelity")
+def _draw_course(stages: Path, fold: FoldResult, classes: Sequence[str], subject: str, folder: Path) -> Iterator[Path]:
+    """Draw the curves of the generator's training, which show no image; yields nothing where there are none."""
+    curves, trained = folder / names.CURVES_FILE, _folder(stages, fold, "generator")
     if (trained / "history.json").is_file():
         history = read_json(trained / "history.json")
         if training_curves(history, classes, f"Training, {subject}", curves, gamma=_gamma(trained)):
             yield curves
+
+
+def _draw_samples(stages: Path, fold: FoldResult, subject: str, folder: Path) -> Iterator[Path]:
+    """Draw what the generator made, over its training and closest to training images; yields what there was of it."""
+    samples, pairs = folder / names.SAMPLES_FILE, folder / names.PAIRS_FILE
+    trained, compared = _folder(stages, fold, "generator"), _folder(stages, fold, "fidelity")
     if (trained / "previews.npy").is_file():
         facts = read_json(trained / "previews.json")
         images_TKMHW = np.load(trained / "previews.npy", allow_pickle=False)

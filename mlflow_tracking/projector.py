@@ -5,24 +5,24 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
 
-from mlflow_tracking import names, notes
+from mlflow_tracking import names, notes, records
 from mlflow_tracking.address import page_address
 from mlflow_tracking.connect import OUTAGES, TrackingOutage, client_for, probe
-from mlflow_tracking.pictures import PicturesMissing, draw_pictures
+from mlflow_tracking.pictures import PicturesMissing, draw_map, draw_pictures, has_map
 from mlflow_tracking.remote import Remote, RemoteRun, open_remote, search_id
+from trainables.feature_map import FOLDER
 from trainables.ledger import Ledger, SearchRecord
-from trainables.metrics.catalogue import maximizes
-from trainables.results import FoldResult, TrialResult
+from trainables.results import TrialResult
 
 _STATUS = {"completed": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 _SEARCH_STATE = {None: "running", "FINISHED": "finished", "KILLED": "interrupted"}
 """How a search run's state reads by the status that it ends in."""
-_SEARCH_FILES = ("result.json", "best.yaml")
+_SEARCH_FILES = ("result.json", "best.yaml", records.CONFIRMATION_FILE)
 
 
 class Projector:
@@ -32,9 +32,14 @@ class Projector:
     after any error, so that a crash or a lost answer at any point leaves nothing twice and nothing out. For one thread
     at a time.
 
+    A confirmation goes into the experiment of its search: its trials become runs of their own kind below the search's
+    run, which is created for them if need be but otherwise left to the search's own projector. It does not matter
+    which of the two comes first, or how often.
+
     Args:
-        ledger: the search's record; must exist.
+        ledger: the record of a search, or of a confirmation, which lies in its search's folder; must exist.
         tracking_uri: a server or database that ``check_server`` accepts.
+        kind: what the trials are: ``KIND_TRIAL`` of a search, ``KIND_CONFIRM`` of a confirmation.
         make_client: opens the client, when it is first needed.
         clock: seconds since the epoch.
     """
@@ -44,10 +49,13 @@ class Projector:
         ledger: Ledger,
         tracking_uri: str,
         *,
+        kind: str = names.KIND_TRIAL,
         make_client: Callable[[str], MlflowClient] = client_for,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
+        self._of_search = kind == names.KIND_TRIAL
+        self._whole = ledger if self._of_search else Ledger(ledger.folder.parent)
         self._uri = tracking_uri
         self._make_client = make_client
         self._clock = clock
@@ -58,6 +66,7 @@ class Projector:
         self._written: object = None
         self._hurry = False
         self._without_pictures = 0
+        self._files_due = False
         self._idle = {each.id: self._trace(each) for each in ledger.trials() if each.state == "unfinished"}
 
     @property
@@ -69,10 +78,11 @@ class Projector:
         """Write what the server lacks; without a call to it if nothing changed.
 
         Args:
-            pictures: draw those of at most so many trials, as drawing is slow; None for all.
+            pictures: draw at most so many sets of them, as drawing is slow; None for all. A trial has up to two sets:
+                its images, and its feature map.
 
         Returns:
-            How many trials still lack their pictures.
+            How many sets of pictures are still to be drawn.
 
         Raises:
             TrackingOutage: the server cannot be reached or refuses; the next call takes up from there.
@@ -101,12 +111,14 @@ class Projector:
         """Write what the server lacks except pictures, and end every run: nothing stays RUNNING.
 
         A trial that is unfinished ends as KILLED until it is taken up again; so does the search if ``interrupted``.
-        ``sync`` may be called afterwards to draw pictures.
+        ``sync`` may be called afterwards to draw pictures, and ``close`` again where the search's files have changed.
 
         Raises:
             TrackingOutage: as ``sync``.
         """
         self._ended = "KILLED" if interrupted else "FINISHED"
+        self._written = None
+        self._files_due = True
         self.sync(pictures=0)
 
     def _left_off(self) -> bool:
@@ -126,11 +138,13 @@ class Projector:
 
     def _write(self, search: SearchRecord, trials: Sequence[TrialResult], pictures: int | None) -> int:
         assert self._client is not None  # noqa: S101 - opened by _reach
+        whole = search if self._of_search else self._whole.search()
         if self._remote is None:
-            self._remote = open_remote(self._client, self._uri, search)
+            confirmation = None if self._of_search else search_id(search)
+            self._remote = open_remote(self._client, self._uri, whole, confirmation=confirmation)
             self._experiment_id = self._remote.experiment_id
         remote = self._remote
-        run = remote.search or self._create_search(remote, search)
+        run = remote.search or self._create_search(remote, whole)
         if self._ended is not None:
             self._end_running(remote, run, trials)
         for trial in trials:
@@ -138,8 +152,15 @@ class Projector:
                 return self._without_pictures
             self._write_trial(remote, search, trial)
         self._end_strays(remote, {trial.id for trial in trials})
-        self._write_search(run, search, trials)
-        return self._write_pictures(remote, search, trials, pictures)
+        if self._of_search:
+            self._write_search(run, search, trials)
+        elif run.state is None:  # nobody has followed the search itself so far
+            run.set_status("KILLED", ended=records.milliseconds(self._clock()))
+        if self._files_due:
+            self._store_files(run)
+            self._files_due = False
+        shown = replace(search, show_images=search.show_images and whole.show_images)
+        return self._write_pictures(remote, shown, trials, pictures)
 
     def _standing(self, trial: TrialResult) -> str:
         """A trial's state; an unfinished one is running if it moved since the projector was made, or is new."""
@@ -157,25 +178,47 @@ class Projector:
     def _write_trial(self, remote: Remote, search: SearchRecord, trial: TrialResult) -> None:
         run, standing = remote.trials.get(trial.id), self._standing(trial)
         if run is None:
-            tags = {**_common_tags(search), names.KIND: names.KIND_TRIAL, names.TRIAL: trial.id}
+            name, tags = self._introduction(remote, search, trial)
             if trial.state == "unfinished":
                 tags[names.STATE] = standing
-            run = remote.create_run(notes.trial_name(trial), tags, created=trial.created)
+            run = remote.create_run(name, tags, created=trial.created)
             remote.trials[trial.id] = run
         if not run.has_parameters:
-            run.log(parameters=_parameters(trial))
+            run.log(parameters=records.parameters(trial))
         for fold in trial.folds:
             if fold.fold not in run.folds:
-                _log_fold(run, trial, fold)
+                records.log_fold(run, trial, fold)
         if standing != run.state:
-            run.log(_summary(trial), tags=_ending(search, trial, standing))
+            run.log(records.summary(trial), tags=records.ending(search, trial, standing))
             run.state = standing
         self._set_status(run, trial)
+
+    def _introduction(self, remote: Remote, search: SearchRecord, trial: TrialResult) -> tuple[str, dict[str, str]]:
+        """The name and the tags that a trial's run begins with."""
+        if self._of_search:
+            tags = records.common_tags(search, search)
+            return notes.trial_name(trial), {**tags, names.KIND: names.KIND_TRIAL, names.TRIAL: trial.id}
+        searched_as = self._searched_as(trial)
+        tags = {
+            **records.common_tags(search, self._whole.search()),
+            names.KIND: names.KIND_CONFIRM,
+            names.CONFIRMATION: search_id(search),
+            names.TRIAL: trial.id,
+        }
+        if remote.search is not None:
+            tags[names.PARENT] = remote.search.id
+        if searched_as is not None:
+            tags[names.CONFIRMS] = searched_as
+        return notes.confirm_name(trial, searched_as), tags
+
+    def _searched_as(self, trial: TrialResult) -> str | None:
+        """The search's trial of the same configuration, the first of equals."""
+        return next((each.id for each in self._whole.trials() if each.config == trial.config), None)
 
     def _set_status(self, run: RemoteRun, trial: TrialResult) -> None:
         standing = self._standing(trial)
         status = _STATUS.get(standing, "RUNNING" if standing == "running" else "KILLED")
-        run.set_status(status, ended=_milliseconds(trial.ended or self._clock()))
+        run.set_status(status, ended=records.milliseconds(trial.ended or self._clock()))
 
     def _end_running(self, remote: Remote, search_run: RemoteRun, trials: Sequence[TrialResult]) -> None:
         """End what runs before anything else, as there may be no time for the rest."""
@@ -183,54 +226,70 @@ class Projector:
             run = remote.trials.get(trial.id)
             if run is not None and run.status == "RUNNING":
                 self._set_status(run, trial)
-        search_run.set_status(self._ended or "RUNNING", ended=_milliseconds(self._clock()))
+        if self._of_search:
+            search_run.set_status(self._ended or "RUNNING", ended=records.milliseconds(self._clock()))
 
     def _end_strays(self, remote: Remote, known: set[str]) -> None:
         unknown = [run for trial_id, run in remote.trials.items() if trial_id not in known]
         for run in (*remote.strays, *unknown):
             if run.status == "RUNNING":
-                run.set_status("KILLED", ended=_milliseconds(self._clock()))
+                run.set_status("KILLED", ended=records.milliseconds(self._clock()))
 
     def _create_search(self, remote: Remote, search: SearchRecord) -> RemoteRun:
-        tags = {**_common_tags(search), names.KIND: names.KIND_SEARCH}
+        tags = {**records.common_tags(search, search), names.KIND: names.KIND_SEARCH}
         remote.search = remote.create_run(f"search {search.name}", tags, created=search.created)
         return remote.search
 
     def _write_search(self, run: RemoteRun, search: SearchRecord, trials: Sequence[TrialResult]) -> None:
         if not run.has_parameters:
-            run.log(parameters=_search_parameters(search))
+            run.log(parameters=records.search_parameters(search))
         run.log_data(search)
         state = _SEARCH_STATE[self._ended]
         note = notes.search_note(search, trials, state=state)
         if note != run.note or state != run.state:
-            run.log(_course(search, trials), tags={names.NOTE: note, names.STATE: state})
+            run.log(records.course(search, trials), tags={names.NOTE: note, names.STATE: state})
             run.note, run.state = note, state
-        if self._ended is not None:
-            for path in (self._ledger.folder / name for name in _SEARCH_FILES):
-                if path.is_file():
-                    self._store(run, path)
-        run.set_status(self._ended or "RUNNING", ended=_milliseconds(self._clock()))
+        run.set_status(self._ended or "RUNNING", ended=records.milliseconds(self._clock()))
+
+    def _store_files(self, run: RemoteRun) -> None:
+        """Store what the search's folder says of its outcome, and the sentences of its confirmation as a tag."""
+        paths = [path for name in _SEARCH_FILES if (path := self._whole.folder / name).is_file()]
+        for path in paths:
+            self._store(run, path)
+        verdict = records.verdict(self._whole.folder)
+        if verdict is not None:
+            run.log(tags={names.VERDICT: verdict})
 
     def _write_pictures(
         self, remote: Remote, search: SearchRecord, trials: Sequence[TrialResult], limit: int | None
     ) -> int:
-        waiting = [each for each in trials if each.folds and remote.trials[each.id].sheet is None]
+        waiting = [(each, names.SHEET) for each in trials if each.folds]
+        waiting += [(each, names.MAP) for each in notes.best_first(search, trials) if has_map(self._map(each))]
+        waiting = [(each, tag) for each, tag in waiting if tag not in remote.trials[each.id].pictures]
         now = waiting if limit is None else waiting[:limit]
-        for trial in now:
+        for trial, tag in now:
             run = remote.trials[trial.id]
-            run.sheet = self._draw(run, search, trial)
-            run.log(tags={names.SHEET: run.sheet})
+            run.log(tags={tag: self._draw(run, search, trial, tag)})
+            run.pictures.add(tag)
         return len(waiting) - len(now)
 
-    def _draw(self, run: RemoteRun, search: SearchRecord, trial: TrialResult) -> str:
-        """Draw and store a trial's pictures; says what became of them."""
+    def _map(self, trial: TrialResult) -> Path:
+        return self._ledger.trial_folder(trial.id) / FOLDER
+
+    def _draw(self, run: RemoteRun, search: SearchRecord, trial: TrialResult, tag: str) -> str:
+        """Draw and store a set of a trial's pictures; says what became of them."""
+        name = notes.trial_name(trial) if self._of_search else notes.confirm_name(trial, self._searched_as(trial))
         with tempfile.TemporaryDirectory(prefix="genmix-") as folder:
             try:
-                title = notes.trial_name(trial)
-                files = draw_pictures(self._ledger.storage, search, trial, title, Path(folder))
+                if tag == names.MAP:
+                    files = draw_map(self._map(trial), search, name, Path(folder))
+                else:
+                    files = draw_pictures(self._ledger.storage, search, trial, name, Path(folder))
             except PicturesMissing as error:
                 return f"skipped: {error}"
             problems = [problem for path in files if (problem := self._store(run, path))]
+        if not files:
+            return "nothing to draw"
         return f"not stored: {problems[0]}" if problems else "logged"
 
     def _store(self, run: RemoteRun, path: Path) -> str | None:
@@ -242,107 +301,6 @@ class Projector:
                 raise
             return _one_line(error)
         return None
-
-
-def _common_tags(search: SearchRecord) -> dict[str, str]:
-    """Tags of every run: which search, on what data and in which space, with which versions."""
-    return {
-        names.SEARCH: search.name,
-        names.SEARCH_ID: search_id(search),
-        names.DATA_DIGEST: search.data.digest,
-        names.SPACE_DIGEST: search.space.digest,
-        names.BUDGET: search.budget,
-        names.PHANTOM: "yes" if search.data.is_phantom else "no",
-        **{names.version(package): version for package, version in search.versions.items()},
-    }
-
-
-def _parameters(trial: TrialResult) -> list[Param]:
-    given = {**trial.config, names.REFERENCE: trial.reference or names.NO_REFERENCE}
-    return [Param(names.valid_name(name), names.parameter_value(value)) for name, value in given.items()]
-
-
-def _search_parameters(search: SearchRecord) -> list[Param]:
-    given = {
-        "space": search.space.name,
-        "budget": search.budget,
-        "folds": search.folds,
-        "metric": search.metric,
-        "seed": search.seed,
-        "sampler": search.sampler,
-        "scheduler": search.scheduler,
-        "max_copy_rate": "none" if search.max_copy_rate is None else search.max_copy_rate,
-        "threads": search.threads,
-        "classes": ", ".join(search.data.classes),
-        "images": sum(search.data.counts),
-        "patients": search.data.patients if search.data.patients_known else "unknown",
-    }
-    return [Param(name, names.parameter_value(value)) for name, value in given.items()]
-
-
-def _log_fold(run: RemoteRun, trial: TrialResult, fold: FoldResult) -> None:
-    """Log a fold in one call, at a time that follows from the record, so that a replay gives the same."""
-    when = _milliseconds(trial.created + (fold.fold + 1) * fold.seconds)
-    fidelity = {names.fidelity(measure): value for measure, value in fold.fidelity.items()}
-    values = {**fold.scores, **fidelity, names.SECONDS: fold.seconds}
-    metrics = [
-        Metric(names.per_fold(name), value, when, fold.fold) for name, value in values.items() if value is not None
-    ]
-    run.log(metrics, tags={names.FOLDS_LOGGED: ",".join(map(str, sorted({*run.folds, fold.fold})))})
-    run.folds.add(fold.fold)
-
-
-def _summary(trial: TrialResult) -> list[Metric]:
-    """A finished trial's means and spreads over its folds; nothing for one that may still change."""
-    if trial.state == "unfinished":
-        return []
-    values: dict[str, float | None] = {}
-    for name, summary in trial.scores.items():
-        values |= {names.score(name): summary.mean, names.spread(name): summary.std}
-    for measure, summary in trial.fidelity.items():
-        values[names.fidelity(measure)] = summary.mean
-        over_folds = names.fidelity_spread(measure)
-        if over_folds is not None:
-            values[over_folds] = summary.std
-    values |= {
-        names.FOLDS_DONE: float(len(trial.folds)),
-        names.SECONDS: sum(fold.seconds for fold in trial.folds),
-        names.PEAK_MIB: max((fold.peak_bytes for fold in trial.folds), default=0) / 2**20,
-    }
-    when = _milliseconds(trial.ended or trial.created)
-    return [Metric(name, value, when, 0) for name, value in values.items() if value is not None]
-
-
-def _ending(search: SearchRecord, trial: TrialResult, standing: str) -> dict[str, str]:
-    tags = {names.STATE: standing}
-    if trial.state != "unfinished":
-        tags[names.NOTE] = notes.trial_note(search, trial)
-    if trial.error:
-        tags[names.ERROR] = trial.error
-    return tags
-
-
-def _course(search: SearchRecord, trials: Sequence[TrialResult]) -> list[Metric]:
-    """The search's course: after each trial that ended, how many ended how, and the best score so far."""
-    metrics: list[Metric] = []
-    counts = dict.fromkeys((names.TRIALS_COMPLETED, names.TRIALS_PRUNED, names.TRIALS_FAILED), 0)
-    best: float | None = None
-    better = max if maximizes(search.metric) else min
-    ended = sorted((each for each in trials if each.ended is not None), key=lambda each: (each.ended, each.id))
-    for step, trial in enumerate(ended, start=1):
-        when = _milliseconds(trial.ended or 0)
-        counts[f"trials_{trial.state}"] += 1
-        mean = notes.completed_mean(search, trial)
-        if mean is not None:
-            best = mean if best is None else better(best, mean)
-        metrics += [Metric(name, float(count), when, step) for name, count in counts.items()]
-        if best is not None:
-            metrics.append(Metric(names.best(search.metric), best, when, step))
-    return metrics
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
 
 
 def _one_line(error: BaseException) -> str:

@@ -39,7 +39,8 @@ class RemoteRun:
         self.trial: str | None = tags.get(names.TRIAL)
         self.kind: str | None = tags.get(names.KIND)
         self.state: str | None = tags.get(names.STATE)
-        self.sheet: str | None = tags.get(names.SHEET)
+        self.confirmation: str | None = tags.get(names.CONFIRMATION)
+        self.pictures = {tag for tag in (names.SHEET, names.MAP) if tag in tags}
         self.note: str | None = tags.get(names.NOTE)
         self.folds = {int(each) for each in tags.get(names.FOLDS_LOGGED, "").split(",") if each}
         self.has_parameters = bool(run.data.params)
@@ -104,14 +105,21 @@ class RemoteRun:
 
 
 class Remote:
-    """A search's experiment and runs on the server.
+    """A search's experiment on the server, and the runs in it of the search or of one of its confirmations.
 
-    ``search`` is the run of the search itself, ``trials`` those of its trials by id. ``strays`` are runs that no
+    ``search`` is the run of the search itself, ``trials`` those of the trials by id. ``strays`` are runs that no
     driver will ever go on with, such as a second one of a trial.
+
+    Args:
+        client: reads and writes the server.
+        experiment_id: the search's experiment.
+        confirmation: the confirmation whose trials are meant; None for those of the search itself.
     """
 
-    def __init__(self, client: MlflowClient, experiment_id: str) -> None:
+    def __init__(self, client: MlflowClient, experiment_id: str, *, confirmation: str | None) -> None:
         self._client = client
+        self._kind = names.KIND_TRIAL if confirmation is None else names.KIND_CONFIRM
+        self._confirmation = confirmation
         self.experiment_id = experiment_id
         self.search: RemoteRun | None = None
         self.trials: dict[str, RemoteRun] = {}
@@ -123,9 +131,12 @@ class Remote:
             found = RemoteRun(self._client, run, is_new=False)
             if found.kind == names.KIND_SEARCH and self.search is None:
                 self.search = found
-            elif found.kind == names.KIND_TRIAL and found.trial and found.trial not in self.trials:
-                self.trials[found.trial] = found
-            elif found.kind in (names.KIND_SEARCH, names.KIND_TRIAL):
+            elif found.kind == self._kind and found.confirmation == self._confirmation:
+                if found.trial and found.trial not in self.trials:
+                    self.trials[found.trial] = found
+                else:
+                    self.strays.append(found)
+            elif found.kind == names.KIND_SEARCH:
                 self.strays.append(found)
 
     def create_run(self, name: str, tags: Mapping[str, str], *, created: float) -> RemoteRun:
@@ -139,13 +150,14 @@ class Remote:
         return RemoteRun(self._client, run, is_new=True)
 
 
-def open_remote(client: MlflowClient, uri: str, search: SearchRecord) -> Remote:
+def open_remote(client: MlflowClient, uri: str, search: SearchRecord, *, confirmation: str | None = None) -> Remote:
     """Find the search's experiment and runs on the server, or create the experiment.
 
     Args:
         client: reads and writes the server.
         uri: the tracking address; next to an SQLite file lie its artifacts.
         search: the search.
+        confirmation: see ``Remote``.
     """
     identity = search_id(search)
     found = client.search_experiments(filter_string=f"tags.`{names.SEARCH_ID}` = '{identity}'", max_results=1)
@@ -155,13 +167,16 @@ def open_remote(client: MlflowClient, uri: str, search: SearchRecord) -> Remote:
             client.set_experiment_tag(experiment_id, names.VIEW, runs_view(search))
     else:
         experiment_id = _create_experiment(client, uri, search, identity)
-    remote = Remote(client, experiment_id)
+    remote = Remote(client, experiment_id, confirmation=confirmation)
     remote.load()
     return remote
 
 
 def search_id(search: SearchRecord) -> str:
-    """Sixteen hexadecimal digits that tell a search from another one of the same name, wherever it is moved."""
+    """Sixteen hexadecimal digits that tell a search from another one of the same name, wherever it is moved.
+
+    They tell a confirmation from other ones of the same search too.
+    """
     return digest_of([search.name, search.created, search.seed, search.data.digest, search.space.digest])
 
 

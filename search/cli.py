@@ -13,11 +13,13 @@ from typing import Any, NoReturn
 from search.pretrained import PRETRAINED, fetch, leave_missing
 from search.settings import NewSearch, Resources, Resumption, SettingsError, check_name, parse_duration
 from spaces.budget import BUDGETS, Budget, budget_named
-from spaces.config import check_space
+from spaces.config import PATIENCE, check_space, settable_names, stops_early, with_setting
 from spaces.describe import describe_space, list_spaces
 from spaces.errors import InputError, SpaceError, nearest
 from spaces.generators import SCRATCH
-from spaces.presets import PRESETS
+from spaces.paper_table import adapted, configurations, with_pipeline
+from spaces.presets import PRESETS, TABLES
+from spaces.protocol import Protocol
 from spaces.space import Space
 from spaces.space_file import space_from_yaml
 from trainables.metrics.catalogue import SCORES
@@ -27,10 +29,12 @@ EXIT_BAD_INPUT = 2
 SAMPLERS = ("tpe", "random", "grid")
 SCHEDULERS = ("asha", "fifo")
 DEFAULT_CHECKPOINT_SECONDS = 60.0
+DEFAULT_VALIDATION = 0.15
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 _FIXED_WHEN_RESUMED = (
-    "space", "set", "budget", "data", "labels", "slice", "positive", "skip_bad_images", "folds", "seed", "metric",
-    "sampler", "scheduler", "max_copy_rate", "name",
+    "space", "set", "budget", "data", "labels", "slice", "positive", "skip_bad_images", "folds", "repeats",
+    "leave_site_out", "split_file", "lock_test", "validation", "no_images", "seed", "metric", "sampler", "scheduler",
+    "max_copy_rate", "name",
 )  # fmt: skip
 
 
@@ -106,7 +110,6 @@ def _search_parser() -> _Parser:
     what.add_argument("--describe", action="store_true", help="print the space, its bounds and meanings, and stop")
     what.add_argument("--budget", metavar="NAME", help=f"{', '.join(BUDGETS)} (quick: a demonstration)")
     what.add_argument("--trials", type=_count, metavar="N", help="how many configurations (the budget's)")
-    what.add_argument("--time-budget", type=_duration, metavar="TIME", help="stop after 90s, 15m, 2h, ...; resumable")
     what.add_argument("--metric", metavar="SCORE", help="the score to improve (balanced_accuracy)")
     what.add_argument(
         "--max-copy-rate", type=_proportion, metavar="X", help="no trial is best that copies more, 0 to 1 (no limit)"
@@ -118,6 +121,20 @@ def _search_parser() -> _Parser:
     data.add_argument("--data", type=Path, metavar="PATH", help="folder or .npz (without it: an embedded phantom)")
     data.add_argument("--labels", metavar="FILE.csv", help="labels file, inside the data folder or a path (labels.csv)")
     data.add_argument("--folds", type=_count, metavar="K", help="cross-validation folds (the budget's)")
+    data.add_argument("--repeats", type=_count, metavar="N", help="of the whole cross-validation, on fresh splits (1)")
+    data.add_argument(
+        "--leave-site-out", action="store_const", const=True, help="test on each site of the column 'site' in turn"
+    )
+    data.add_argument(
+        "--split-file", metavar="FILE.csv|labels", help="fixed parts: train and val are searched on, test is locked"
+    )
+    data.add_argument("--lock-test", type=_proportion, metavar="X", help="share of the patients that no trial sees (0)")
+    data.add_argument(
+        "--validation", type=_proportion, metavar="X", help="share of training patients that early stopping reads"
+    )
+    data.add_argument(
+        "--no-images", action="store_const", const=True, help="keep patients' images out of tracking and reports"
+    )
     data.add_argument("--positive", metavar="CLASS", help="the diseased class of two, for sensitivity and specificity")
     data.add_argument("--slice", type=_slice, metavar="middle|N", help="which slice of 3-D files to take")
     data.add_argument(
@@ -128,14 +145,21 @@ def _search_parser() -> _Parser:
     where.add_argument("--name", metavar="NAME", help="the search's name (space, date and time)")
     where.add_argument("--resume", nargs="?", const="", metavar="NAME", help="go on with a search, or the latest")
     where.add_argument("--tracking-uri", metavar="URI", help=f"MLflow server or database ({DEFAULT_TRACKING_URI})")
-    where.add_argument("--concurrency", type=_count, metavar="N", help="trials at once (by cores or GPUs)")
-    where.add_argument("--cpus-per-trial", type=_count, metavar="N", help="(cores / concurrency)")
-    where.add_argument("--gpus-per-trial", type=_share, metavar="X", help="may be a fraction (1 where any)")
-    where.add_argument(
+    where.add_argument("--no-confirm", action="store_true", help="do not end the search in a confirmation")
+    _add_resources(where)
+    return parser
+
+
+def _add_resources(group: argparse._ArgumentGroup) -> None:
+    """Flags that say what trials may use; they hold for one run of the program only."""
+    group.add_argument("--time-budget", type=_duration, metavar="TIME", help="stop after 90s, 15m, 2h, ...; resumable")
+    group.add_argument("--concurrency", type=_count, metavar="N", help="trials at once (by cores or GPUs)")
+    group.add_argument("--cpus-per-trial", type=_count, metavar="N", help="(cores / concurrency)")
+    group.add_argument("--gpus-per-trial", type=_share, metavar="X", help="may be a fraction (1 where any)")
+    group.add_argument(
         "--checkpoint-every", type=_duration, metavar="TIME", help="how often trainings are saved midway (60s)"
     )
-    where.add_argument("--address", metavar="HOST:PORT", help="join a Ray cluster, or 'auto'")
-    return parser
+    group.add_argument("--address", metavar="HOST:PORT", help="join a Ray cluster, or 'auto'")
 
 
 def _show(arguments: Sequence[str]) -> int:
@@ -148,8 +172,30 @@ def _show(arguments: Sequence[str]) -> int:
     return show(given.storage, given.name)
 
 
+def _confirm(arguments: Sequence[str]) -> int:
+    parser = _Parser(
+        prog="search/run.py confirm",
+        description="Evaluate the best of a search and the reference policies again, with fresh seeds on fresh splits "
+        "and on the locked test set. A confirmation that was stopped goes on.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("name", nargs="?", help="the search (the latest)")
+    parser.add_argument("--storage", type=Path, default=Path("searches"), metavar="FOLDER", help="(./searches)")
+    parser.add_argument("--top", type=_count, metavar="N", help="how many of the best trials (3)")
+    parser.add_argument("--repeats", type=_count, metavar="N", help="of the whole cross-validation, at most 5 (2)")
+    parser.add_argument("--again", action="store_true", help="confirm once more, on other splits")
+    _add_resources(parser.add_argument_group("what it may use"))
+    given = parser.parse_args(arguments)
+    from search.confirm import REPEATS, TOP, Wish
+    from search.runner import confirm_search
+
+    wish = Wish(top=given.top or TOP, repeats=given.repeats or REPEATS, again=given.again)
+    return confirm_search(given.storage, given.name, wish, _resources(given))
+
+
 SUBCOMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "show": ("print a search's leaderboard again", _show),
+    "confirm": ("evaluate the best of a search again, on fresh splits", _confirm),
 }
 
 
@@ -205,6 +251,8 @@ def _search(arguments: Sequence[str]) -> int:
         print(note)
     from search.runner import start_search
 
+    if space.name in TABLES and not given.trials:
+        settings = replace(settings, trials=configurations(space))
     return start_search(replace(settings, space=space))
 
 
@@ -240,6 +288,7 @@ def _resumption(given: argparse.Namespace) -> Resumption:
         storage=given.storage,
         trials=given.trials,
         tracking_uri=given.tracking_uri,
+        confirm=not given.no_confirm,
         resources=_resources(given),
     )
 
@@ -247,9 +296,7 @@ def _resumption(given: argparse.Namespace) -> Resumption:
 def _new_search(given: argparse.Namespace) -> tuple[NewSearch, list[str]]:
     budget = budget_named(given.budget or "quick")
     space, notes = _space(given.space or "genmix", given.set or [], budget)
-    folds = given.folds or budget.folds
-    if folds < 2:
-        raise SettingsError(f"--folds {folds} leaves nothing to train on; give at least 2.")
+    table = TABLES.get(space.name)
     settings = NewSearch(
         space=space,
         budget=budget,
@@ -258,21 +305,52 @@ def _new_search(given: argparse.Namespace) -> tuple[NewSearch, list[str]]:
         slice_rule=given.slice,
         positive=given.positive,
         skip_bad_images=bool(given.skip_bad_images),
-        trials=given.trials or budget.trials,
-        folds=folds,
+        trials=given.trials or (configurations(space) if table else budget.trials),
+        protocol=_protocol(given, space, budget),
+        split_file=_absolute(given.split_file) if given.split_file else None,
+        lock_test=given.lock_test or None,
+        show_images=not given.no_images,
+        confirm=not given.no_confirm and table is None,
         seed=given.seed or 0,
-        metric=_metric(given.metric or "balanced_accuracy"),
-        sampler=_one_of("--sampler", given.sampler or "tpe", SAMPLERS),
-        scheduler=_one_of("--scheduler", given.scheduler or "asha", SCHEDULERS),
+        metric=_metric(given.metric or (table.metric if table else "balanced_accuracy")),
+        sampler=_one_of("--sampler", given.sampler or (table.sampler if table else "tpe"), SAMPLERS),
+        scheduler=_one_of("--scheduler", given.scheduler or (table.scheduler if table else "asha"), SCHEDULERS),
         max_copy_rate=given.max_copy_rate,
         storage=given.storage,
         name=check_name(given.name) if given.name is not None else None,
         tracking_uri=given.tracking_uri or DEFAULT_TRACKING_URI,
         resources=_resources(given),
     )
-    if settings.labels is not None and settings.data is None:
-        raise SettingsError("--labels was given without --data; name the folder of images with --data.")
+    for flag, value in {"--labels": settings.labels, "--split-file": settings.split_file}.items():
+        if value is not None and settings.data is None:
+            raise SettingsError(f"{flag} was given without --data; name the folder of images with --data.")
+    if settings.split_file is not None and settings.lock_test is not None:
+        raise SettingsError(
+            "--lock-test and --split-file were both given; the part 'test' of the file is locked. Leave one out."
+        )
     return settings, notes
+
+
+def _protocol(given: argparse.Namespace, space: Space, budget: Budget) -> Protocol:
+    """What each trial is scored on, as far as it can be said without the data."""
+    if given.folds == 1:
+        raise SettingsError("--folds 1 leaves nothing to train on; give at least 2.")
+    if given.leave_site_out and (given.folds is not None or given.split_file is not None):
+        raise SettingsError(
+            "--leave-site-out was given with --folds or --split-file; each of them divides the images. Leave one out."
+        )
+    needed = stops_early(space, budget)
+    validation = (DEFAULT_VALIDATION if needed else 0.0) if given.validation is None else given.validation
+    if needed and not validation:
+        raise SettingsError(
+            f"--validation 0 leaves nothing for early stopping to read; give a share, or --set {PATIENCE}=0."
+        )
+    return Protocol(
+        kind="sites" if given.leave_site_out else "folds",
+        folds=1 if given.leave_site_out else given.folds or budget.folds,
+        repeats=given.repeats or (TABLES[space.name].repeats[budget.name] if space.name in TABLES else 1),
+        validation=validation,
+    )
 
 
 def _one_of(flag: str, value: str, valid: tuple[str, ...]) -> str:
@@ -298,6 +376,10 @@ def _space(name: str, fixed: Sequence[str], budget: Budget) -> tuple[Space, list
             raise SpaceError(f"--set {assignment} has no '='; write --set generator.name=egan.")
         space, added = _fix(space, dimension.strip(), value.strip(), whole)
         notes += [f"--set {note}." for note in added]
+    table = TABLES.get(space.name)
+    if table is not None:
+        space, added = adapted(table, space, budget, named={each.partition("=")[0].strip() for each in fixed})
+        notes += added
     space = space.narrowed()
     check_space(space, budget)
     return space, notes
@@ -310,6 +392,10 @@ def _fix(space: Space, dimension: str, value: str, whole: Space) -> tuple[Space,
             f"--set {dimension}={value} names a dimension that does not exist under the --set options before it; "
             f"leave one of them out."
         )
+    if dimension == PRETRAINED and space.name in TABLES:
+        return with_pipeline(space, _absolute(value)), ()
+    if dimension not in whole.names and dimension in settable_names():
+        return with_setting(space, dimension, value), ()
     try:
         return space.fix(dimension, _absolute(value) if dimension == PRETRAINED else value)
     except SpaceError as error:

@@ -94,7 +94,7 @@ class Display:
             self._announced.add(trial.id)
             score = f"{self._record.metric} {format_score(trial.scores.get(self._record.metric))}"
             how = trial.error if trial.state == "failed" else score
-            self.say(f"{trial.id} {trial.state}: {policy(trial.config)}: {how}")
+            self.say(f"{trial.id} {trial.state}: {policy(trial.config, self._record.space)}: {how}")
 
     def lines(self) -> list[str]:
         """What is shown now, a line each: counts, times, best so far, one for each running trial."""
@@ -110,7 +110,8 @@ class Display:
         ranked = rank(trials, self._record)
         if ranked:
             best = format_score(ranked[0].scores[self._record.metric])
-            lines.append(f"best so far: {self._record.metric} {best}  {policy(ranked[0].config)} ({ranked[0].id})")
+            words = policy(ranked[0].config, self._record.space)
+            lines.append(f"best so far: {self._record.metric} {best}  {words} ({ranked[0].id})")
         return lines + [self._stage(trial_id) for trial_id in running]
 
     def _stage(self, trial_id: str) -> str:

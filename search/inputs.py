@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,16 +13,20 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from mlflow_tracking.connect import check_server, scheme, sqlite_path
+from search.confirm import TEST_REPEATS
 from search.settings import NewSearch, SettingsError
 from search.storage import reserve
 from search.tuning import Allotment
 from spaces.errors import nearest
-from trainables.data.cohort import Cohort, read_cohort
+from spaces.protocol import Protocol
+from trainables.data.cohort import Cohort
+from trainables.data.evaluations import evaluations
 from trainables.data.labels import positive_class
+from trainables.data.locked import LockedTest, Source, has_part, lock
 from trainables.data.phantom import PHANTOM_VERSION, write_phantom
-from trainables.data.splits import make_folds
 from trainables.ledger import SHARED, DataRecord, Ledger, SearchRecord
-from trainables.metrics.catalogue import SCORES
+from trainables.metrics.catalogue import OF_PATIENTS, PATIENT_SCORES, SCORES
+from trainables.metrics.power import TYPICAL, detectable_difference, effective_images, locked_power
 
 _PACKAGES = (
     "genmix-search",
@@ -42,9 +47,9 @@ def prepare(settings: NewSearch, allotment: Allotment, console: Console) -> Ledg
 
     Raises: InputError, as one sentence, on the first thing that cannot be used; nothing is left behind then.
     """
-    cohort = _read(settings, console)
-    splits = make_folds(cohort, folds=settings.folds, seed=settings.seed)
-    metric = _check_metric(settings.metric, cohort.classes)
+    cohort, locked, protocol = _read(settings, console)
+    splits = evaluations(cohort, protocol, seed=settings.seed)
+    metric = _check_metric(settings.metric, cohort)
     positive = _positive(settings.positive, cohort.classes)
     tracking_uri = absolute_uri(settings.tracking_uri)
     check_server(tracking_uri)
@@ -64,6 +69,8 @@ def prepare(settings: NewSearch, allotment: Allotment, console: Console) -> Ledg
         ),
         budget=settings.budget.name,
         folds=len(splits),
+        protocol=protocol,
+        show_images=settings.show_images,
         metric=metric,
         seed=settings.seed,
         sampler=settings.sampler,
@@ -77,8 +84,10 @@ def prepare(settings: NewSearch, allotment: Allotment, console: Console) -> Ledg
     )
     ledger = Ledger(reserve(settings.storage, settings.name, settings.space.name))
     record = replace(record, name=ledger.folder.name)
+    if locked is not None:
+        locked.write(ledger.folder)
     ledger.write_search(record)
-    _introduce(console, record, cohort)
+    _introduce(console, record, cohort, locked)
     return ledger
 
 
@@ -96,7 +105,8 @@ def absolute_uri(uri: str) -> str:
     return f"sqlite:///{path}" if path is not None else uri
 
 
-def _read(settings: NewSearch, console: Console) -> Cohort:
+def _read(settings: NewSearch, console: Console) -> tuple[Cohort, LockedTest | None, Protocol]:
+    """The images that the search may see, what was locked away before, and how trials are judged."""
     shared = settings.storage.resolve() / SHARED
     try:
         shared.mkdir(parents=True, exist_ok=True)
@@ -107,20 +117,35 @@ def _read(settings: NewSearch, console: Console) -> Cohort:
     data = settings.data
     if data is None:
         data = write_phantom(shared / f"phantom-v{PHANTOM_VERSION}")
+    source = Source(
+        data=str(data),
+        labels=settings.labels,
+        split_file=settings.split_file,
+        slice_rule=settings.slice_rule,
+        skip_bad_images=settings.skip_bad_images,
+        is_phantom=settings.data is None,
+    )
+    table = source.table()
+    locked = lock(table, source, share=settings.lock_test, seed=settings.seed)
+    protocol = settings.protocol
+    if settings.split_file is not None and has_part(table, "val"):
+        protocol = replace(protocol, kind="split", folds=1)
     with console.status("reading images") as status:
-        return read_cohort(
-            data,
-            settings.labels,
+        cohort = source.decode(
+            table if locked is None else table.part(locked.ids, inside=False),
             cache=shared / "images",
-            skip_bad_images=settings.skip_bad_images,
-            slice_rule=settings.slice_rule,
-            is_phantom=settings.data is None,
             on_progress=lambda done, total: status.update(f"reading images {done}/{total}"),
         )
+    return cohort, locked, protocol
 
 
-def _check_metric(metric: str, classes: tuple[str, ...]) -> str:
-    valid = [*SCORES, *(f"{kind}_{name}" for kind in ("sensitivity", "specificity") for name in classes)]
+def _check_metric(metric: str, cohort: Cohort) -> str:
+    if metric in PATIENT_SCORES and not cohort.patients_known:
+        raise SettingsError(
+            f"--metric '{metric}' scores patients, and the data have no column 'patient' ({cohort.source}); add it, or "
+            f"use --metric {metric.removeprefix(OF_PATIENTS)}."
+        )
+    valid = [*SCORES, *(f"{kind}_{name}" for kind in ("sensitivity", "specificity") for name in cohort.classes)]
     if metric not in valid:
         raise SettingsError(f"--metric '{metric}' does not exist for these classes; {nearest(metric, valid)}.")
     return metric
@@ -152,16 +177,29 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _introduce(console: Console, record: SearchRecord, cohort: Cohort) -> None:
+def judged(record: SearchRecord) -> str:
+    """What each trial is scored on, in a few words."""
+    protocol = record.protocol
+    each = record.folds // protocol.repeats
+    words = {"folds": f"{each} folds", "sites": f"{each} sites, each left out in turn", "split": "one fixed split"}
+    text = words[protocol.kind] + (f", {protocol.repeats} repeats" if protocol.repeats > 1 else "")
+    return text + (
+        f", {protocol.validation:.0%} of the training patients for early stopping" * bool(protocol.validation)
+    )
+
+
+def _introduce(console: Console, record: SearchRecord, cohort: Cohort, locked: LockedTest | None) -> None:
     """Say what is about to be searched, on what."""
     data = record.data
     counts = ", ".join(f"{name} {count}" for name, count in zip(data.classes, data.counts, strict=True))
     kind = "synthetic phantom data" if data.is_phantom else data.source
     whose = f"{data.patients} patients" if data.patients_known else "no patient column: each image counts as a patient"
-    console.print(f"Search {record.name}: {record.trials} trials, {record.folds} folds, budget {record.budget}")
+    console.print(f"Search {record.name}: {record.trials} trials, {judged(record)}, budget {record.budget}")
     console.print(f"Data: {kind}; {sum(data.counts)} images ({counts}), {whose}")
     if len(data.classes) == 2:
         console.print(f"Sensitivity is that of '{data.classes[data.positive]}' (--positive chooses)")
+    if locked is not None:
+        console.print(_lock_in_words(locked))
     if cohort.bad_images:
         console.print(f"{len(cohort.bad_images)} unreadable images are left out:", style="yellow")
         for path, reason in cohort.bad_images[:20]:
@@ -174,6 +212,25 @@ def _introduce(console: Console, record: SearchRecord, cohort: Cohort) -> None:
             f"cohort.json lists them. If they show one patient, give both one name in the column 'patient'.",
             style="yellow",
         )
+
+
+def _lock_in_words(locked: LockedTest) -> str:
+    """What was locked away, and how small a difference it can show."""
+    counts = ", ".join(f"{name} {count}" for name, count in zip(locked.classes, locked.counts, strict=True))
+    images_C = effective_images(locked.labels, locked.patients, len(locked.classes), correlation=TYPICAL.correlation)
+    smallest = detectable_difference(
+        partial(locked_power, images_C=images_C, disagreement=TYPICAL, models=TEST_REPEATS)
+    )
+    power = (
+        f"With 80 % power it shows a difference in balanced accuracy of {smallest:.3f} or more; a smaller one will "
+        f"usually be missed (where two policies disagree on {TYPICAL.between:.0%} of the images, as is typical)"
+        if smallest is not None
+        else "It is too small to show any difference with 80 % power"
+    )
+    return (
+        f"Locked test set: {len(locked.ids)} images ({counts}) of {len(set(locked.patients))} patients, which no trial "
+        f"sees and only a confirmation opens. {power}."
+    )
 
 
 def images_folder(ledger: Ledger) -> Path:

@@ -10,10 +10,14 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from search.table_text import print_table
+from search.tables import fill_table, table_data
 from spaces.budget import budget_named
+from spaces.config import GenMixConfig
 from spaces.generators import SCRATCH
 from spaces.parameter import Value
-from trainables.files import write_atomically, write_json
+from spaces.space import Space
+from trainables.files import read_json, write_atomically, write_json
 from trainables.ledger import Ledger, SearchRecord
 from trainables.metrics.catalogue import maximizes
 from trainables.metrics.intervals import Interval, bootstrap_by_patient
@@ -23,6 +27,7 @@ _SHORT_NAMES = {
     "classifier.learning_rate": "lr",
     "mixer.mixup_alpha": "alpha",
     "mixer.genmix_alpha": "alpha",
+    "mixer.cutmix_alpha": "alpha",
     "generator.survivors": "mu",
     "generator.discriminator_steps": "D",
     "generator.mixing_alpha": "mix",
@@ -59,13 +64,17 @@ def _mean(trial: TrialResult, metric: str) -> float | None:
     return summary.mean if summary else None
 
 
-def policy(config: Mapping[str, Value]) -> str:
-    """A configuration in a few words, such as "genmix egan gamma=0.005 alpha=0.3 ratio=1 affine lr=0.001"."""
+def policy(config: Mapping[str, Value], space: Space | None = None) -> str:
+    """A configuration in a few words, such as "genmix egan gamma=0.005 alpha=0.3 ratio=1 affine lr=0.001".
+
+    With ``space`` without the settings that are the same in every configuration of it.
+    """
+    same = _fixed(space) if space is not None else frozenset()
     words = [str(config.get("mixer.name", "real"))]
     if "generator.name" in config:
         words.append(str(config["generator.name"]))
     for name, value in config.items():
-        if name in ("mixer.name", "generator.name"):
+        if name in ("mixer.name", "generator.name") or name in same:
             continue
         short = _SHORT_NAMES.get(name, name.rpartition(".")[2])
         if isinstance(value, bool):
@@ -77,6 +86,16 @@ def policy(config: Mapping[str, Value]) -> str:
     return " ".join(words)
 
 
+def _fixed(space: Space) -> frozenset[str]:
+    """The names of dimensions that always exist and have one value."""
+    single = (
+        each.name
+        for each in space.dimensions
+        if each.when is None and len(space.variants(each.name)) == 1 and len(each.parameter.grid(2)) == 1
+    )
+    return frozenset(single)
+
+
 def _rough(value: float) -> str:
     """A number in two digits; whole numbers in all of them."""
     return str(value) if isinstance(value, int) else f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
@@ -84,7 +103,7 @@ def _rough(value: float) -> str:
 
 def _word(name: str, value: str) -> list[str]:
     """A named value: itself, the end of a path, or its name where it says that something is not there."""
-    if value == SCRATCH:
+    if value == SCRATCH or (name, value) == ("partner", GenMixConfig().partner):
         return []
     return [f"{name}=off"] if value == "off" else [value.rstrip("/").rpartition("/")[2]]
 
@@ -124,12 +143,14 @@ def _best(trial: TrialResult, record: SearchRecord) -> dict[str, Any]:
     }
 
 
-def intervals(trial: TrialResult, record: SearchRecord) -> dict[str, Interval]:
+def intervals(trial: TrialResult, record: SearchRecord, *, locked: bool = False) -> dict[str, Interval]:
     """95 % intervals, by bootstrap over patients, of the scores of all out-of-fold predictions taken together.
+
+    With ``locked`` of those of the locked test set, by all models that were trained for it.
 
     The order of patients in it is that of their names, so that the interval depends on the predictions alone.
     """
-    predictions = [each for fold in trial.folds for each in fold.predictions]
+    predictions = [each for fold in trial.folds if fold.locked == locked for each in fold.predictions]
     if not predictions:
         return {}
     found = bootstrap_by_patient(
@@ -177,7 +198,11 @@ def _summaries(scores: Mapping[str, Summary]) -> dict[str, dict[str, float | Non
 def write_outcome(ledger: Ledger) -> None:
     """Write ``result.json`` and, once a trial is complete, ``best.yaml`` into the search's folder."""
     record, trials = ledger.search(), ledger.trials()
-    write_json(ledger.folder / "result.json", result_data(record, trials))
+    verdict = ledger.folder / "confirmation.json"
+    confirmation = {"confirmation": read_json(verdict) if verdict.exists() else None}
+    filled = fill_table(record, trials)
+    table = {"table": table_data(filled) if filled else None}
+    write_json(ledger.folder / "result.json", {**result_data(record, trials), **confirmation, **table})
     ranked = rank(trials, record)
     if ranked:
         best = {"search": record.name, "trial": ranked[0].id, "budget": record.budget, "config": ranked[0].config}
@@ -188,6 +213,9 @@ def print_outcome(console: Console, ledger: Ledger) -> None:
     """Print the leaderboard, what failed, and what the numbers may not be taken for."""
     record, trials = ledger.search(), ledger.trials()
     console.print(_leaderboard(record, trials))
+    filled = fill_table(record, trials)
+    if filled is not None:
+        print_table(console, filled)
     for sentence in [*_headline(record, trials), *_infeasible(record, trials)]:
         console.print(sentence)
     failed = [trial for trial in trials if trial.state == "failed"]
@@ -205,7 +233,7 @@ def print_outcome(console: Console, ledger: Ledger) -> None:
 def _headline(record: SearchRecord, trials: Sequence[TrialResult]) -> list[str]:
     """The best trial and, beside it, no augmentation, each with its intervals."""
     ranked = rank(trials, record)
-    shown = {f"Best, {trial.id} {policy(trial.config)}": trial for trial in ranked[:1]}
+    shown = {f"Best, {trial.id} {policy(trial.config, record.space)}": trial for trial in ranked[:1]}
     shown |= {f"No augmentation, {trial.id}": trial for trial in ranked[1:] if trial.reference == "none"}
     sentences = []
     for name, trial in shown.items():
@@ -262,7 +290,7 @@ def _leaderboard(record: SearchRecord, trials: Sequence[TrialResult]) -> Table:
     ranked = rank(trials, record)
     rest = [trial for trial in trials if trial not in ranked]
     for trial in ranked + rest:
-        label = policy(trial.config) + (f" [reference: {trial.reference}]" if trial.reference else "")
+        label = policy(trial.config, record.space) + (f" [reference: {trial.reference}]" if trial.reference else "")
         cells = [format_score(trial.scores.get(name)) if trial.folds else "" for name in shown]
         cells += [_fidelity(trial.fidelity.get(name)) for name in measured]
         place = str(ranked.index(trial) + 1) if trial in ranked else _state(trial, record)

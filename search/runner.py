@@ -7,8 +7,8 @@ import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,9 +16,21 @@ from typing import Any
 from rich.console import Console
 
 from mlflow_tracking.address import ui_command
-from mlflow_tracking.connect import check_server
+from mlflow_tracking.connect import TrackingOutage, check_server
 from mlflow_tracking.live import LiveProjector
+from mlflow_tracking.names import KIND_CONFIRM
 from mlflow_tracking.projector import Projector
+from search.confirm import (
+    SHARE,
+    Wish,
+    affordable_plan,
+    command,
+    conclude,
+    confirmations,
+    not_confirmed,
+    open_confirmation,
+    start,
+)
 from search.display import Display, open_console
 from search.inputs import absolute_uri, images_folder, prepare
 from search.outcome import print_outcome, write_outcome
@@ -99,7 +111,7 @@ def start_search(settings: NewSearch) -> int:
     allotment = _allot(settings.resources, trials=settings.trials)
     ledger = prepare(settings, allotment, console)
     with _driving(ledger, console):
-        return _run(ledger, allotment, settings.resources, console)
+        return _run(ledger, allotment, settings.resources, console, confirm=settings.confirm)
 
 
 def resume_search(resumption: Resumption) -> int:
@@ -128,7 +140,7 @@ def resume_search(resumption: Resumption) -> int:
         ended = sum(trial.state != "unfinished" for trial in ledger.trials())
         console.print(f"Going on with {ledger.folder.name}: {ended} of {trials} trials have ended")
         ledger.write_search(replace(record, name=ledger.folder.name, trials=trials, tracking_uri=tracking_uri))
-        return _run(ledger, allotment, resumption.resources, console)
+        return _run(ledger, allotment, resumption.resources, console, confirm=resumption.confirm)
 
 
 def _allot(resources: Resources, *, trials: int, threads: int | None = None) -> Allotment:
@@ -158,15 +170,47 @@ def _driving(ledger: Ledger, console: Console) -> Iterator[None]:
         yield
 
 
-def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Console) -> int:
-    record = ledger.search()
+def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Console, *, confirm: bool) -> int:
+    """Compute a search's trials, say what came of them, and confirm the best where that is wanted and can be paid."""
+    StageStore(ledger.storage / SHARED / "stages").sweep()
+    end = _compute(ledger, Projector(ledger, ledger.search().tracking_uri), allotment, resources, console)
+    print_outcome(console, ledger)
+    if end.exhausted:
+        console.print("Every configuration of the grid has been tried.")
+    stopped = end.exit_code
+    if stopped is None and not end.interrupted:
+        stopped = _confirm_at_the_end(ledger, resources, console, wanted=confirm)
+    _next_steps(console, ledger, end.page, more_to_do=not end.exhausted)
+    if stopped is not None:
+        return stopped
+    return 1 if any(trial.state == "failed" for trial in ledger.trials()) else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _End:
+    """How one attempt at a ledger's trials ended.
+
+    Args:
+        exit_code: that of the signal that ended it, or None.
+        interrupted: whether trials are left unfinished.
+        exhausted: whether there was no configuration left to try.
+        page: the address of the trials in MLflow, if there is one.
+    """
+
+    exit_code: int | None
+    interrupted: bool
+    exhausted: bool
+    page: str | None
+
+
+def _compute(
+    ledger: Ledger, projector: Projector, allotment: Allotment, resources: Resources, console: Console
+) -> _End:
+    """Run the trials of a ledger to their end, or to a signal; the record and MLflow are left in order."""
     stop = _Stop()
     interrupted = True
     with stop.handled():
-        StageStore(ledger.storage / SHARED / "stages").sweep()
-        tracker = LiveProjector(
-            Projector(ledger, record.tracking_uri), on_message=lambda text: console.print(text, style="yellow")
-        )
+        tracker = LiveProjector(projector, on_message=lambda text: console.print(text, style="yellow"))
         tuning = Tuning(
             ledger, allotment, resources, on_change=tracker.poke, on_start=stop.only_note, on_step=stop.honour
         )
@@ -184,16 +228,63 @@ def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Co
             tracked = tracker.stop(interrupted=interrupted)
     if not tracked:
         console.print("MLflow lacks the last results; they are on record, and --resume writes them.", style="yellow")
-    print_outcome(console, ledger)
-    if tuning.exhausted:
-        console.print("Every configuration of the grid has been tried.")
-    _next_steps(console, ledger, tracker, more_to_do=not tuning.exhausted)
-    if stop.exit_code is not None:
-        return stop.exit_code
-    return 1 if any(trial.state == "failed" for trial in ledger.trials()) else 0
+    return _End(exit_code=stop.exit_code, interrupted=interrupted, exhausted=tuning.exhausted, page=tracker.page)
 
 
-def _next_steps(console: Console, ledger: Ledger, tracker: LiveProjector, *, more_to_do: bool) -> None:
+def _confirm_at_the_end(search: Ledger, resources: Resources, console: Console, *, wanted: bool) -> int | None:
+    """End a finished search in a confirmation that costs a share of it. Returns the exit code of a signal, or None."""
+    record = search.search()
+    if len(search.trials()) < record.trials or confirmations(search):
+        return None
+    reasons = [] if wanted else ["--no-confirm"]
+    found = None
+    if record.budget == "quick":
+        reasons.append("budget quick")
+    elif wanted:
+        found = affordable_plan(search)
+        reasons.append(f"it would cost more than {SHARE:.0%} of the search")
+    if found is None:
+        sentence = not_confirmed(search, reasons[:1])
+        if sentence is not None:
+            console.print(sentence)
+        return None
+    return _run_confirmation(search, start(search, found, console), resources, console)
+
+
+def _run_confirmation(search: Ledger, confirmation: Ledger, resources: Resources, console: Console) -> int | None:
+    """Compute a confirmation and say what came of it. Returns the exit code of a signal, or None."""
+    record = confirmation.search()
+    allotment = _allot(resources, trials=record.trials, threads=record.threads)
+    projector = Projector(confirmation, record.tracking_uri, kind=KIND_CONFIRM)
+    end = _compute(confirmation, projector, allotment, resources, console)
+    if end.interrupted:
+        console.print(f"The confirmation is not finished. Go on: {command(search)}")
+        return end.exit_code
+    conclude(search, confirmation, console)
+    with suppress(TrackingOutage):  # a later confirmation's projector brings the verdict too
+        Projector(confirmation, record.tracking_uri, kind=KIND_CONFIRM).close(interrupted=False)
+    return None
+
+
+def confirm_search(storage: Path, name: str | None, wish: Wish, resources: Resources) -> int:
+    """Confirm a search, or go on with its confirmation. Returns the exit code.
+
+    Raises: InputError before anything is computed.
+    """
+    console = open_console()
+    search = find_search(storage, name)
+    record = search.search()
+    check_server(record.tracking_uri)
+    with _driving(search, console):
+        confirmation = open_confirmation(search, wish, console)
+        refuse_missing(record.space, budget_named(record.budget))
+        stopped = _run_confirmation(search, confirmation, resources, console)
+    if stopped is not None:
+        return stopped
+    return 1 if any(trial.state != "completed" for trial in confirmation.trials()) else 0
+
+
+def _next_steps(console: Console, ledger: Ledger, page: str | None, *, more_to_do: bool) -> None:
     """Print the files and the exact next commands."""
     record, trials = ledger.search(), ledger.trials()
     ended = sum(trial.state != "unfinished" for trial in trials)
@@ -205,8 +296,8 @@ def _next_steps(console: Console, ledger: Ledger, tracker: LiveProjector, *, mor
     command = ui_command(record.tracking_uri)
     if command is not None:
         console.print(f"MLflow UI: {command}")
-    if tracker.page is not None:
-        console.print(f"Trials in MLflow: {tracker.page}")
+    if page is not None:
+        console.print(f"Trials in MLflow: {page}")
     if ended < min(len(trials) + more_to_do, record.trials):
         console.print(f"Go on: {resume}")
     elif more_to_do:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from spaces.budget import Budget
 from spaces.errors import InputError
+from spaces.protocol import Protocol
 from spaces.space import Space
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -34,9 +35,12 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSearch:
-    """A search to start. ``data`` None means the embedded phantom; ``trials``, ``folds`` None mean the budget's.
+    """A search to start. ``data`` None means the embedded phantom.
 
-    ``max_copy_rate`` is the copy rate above which no trial can be the best; None: no limit.
+    ``max_copy_rate`` is the copy rate above which no trial can be the best; None: no limit. ``lock_test`` is the share
+    of the images that is locked away before the search; None: what the split file says, or nothing. ``show_images``
+    False keeps patients' images out of tracking and reports. ``confirm`` says whether the search ends in a
+    confirmation, where its budget allows one.
     """
 
     space: Space
@@ -47,7 +51,11 @@ class NewSearch:
     positive: str | None
     skip_bad_images: bool
     trials: int
-    folds: int
+    protocol: Protocol
+    split_file: str | None
+    lock_test: float | None
+    show_images: bool
+    confirm: bool
     seed: int
     metric: str
     sampler: str
@@ -61,12 +69,13 @@ class NewSearch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumption:
-    """A search to go on with: ``name`` None means the latest of the storage."""
+    """A search to go on with: ``name`` None means the latest of the storage; ``confirm`` as in ``NewSearch``."""
 
     name: str | None
     storage: Path
     trials: int | None
     tracking_uri: str | None
+    confirm: bool
     resources: Resources
 
 

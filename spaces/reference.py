@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from spaces.paper_table import references_within
 from spaces.parameter import Value
+from spaces.presets import TABLES
 from spaces.space import Assignment, Space
 
 REFERENCES: Mapping[str, Mapping[str, Value]] = MappingProxyType(
@@ -35,7 +37,7 @@ def reference_policies(space: Space) -> dict[str, Assignment]:
 
     Returns:
         Policy name to flat configuration. They may lie outside the space, for instance where ``--set`` fixed
-        another mixer: a search is compared with them all the same.
+        another mixer: a search is compared with them all the same. Of a paper's table only those that are rows of it.
     """
     policies: dict[str, Assignment] = {}
     defaults = {each.name: each.parameter.default for each in space.dimensions if each.when is None}
@@ -48,4 +50,4 @@ def reference_policies(space: Space) -> dict[str, Assignment]:
             if dimension.when is not None and dimension.exists(chosen):
                 chosen.setdefault(dimension.name, dimension.parameter.default)
         policies[name] = chosen
-    return policies
+    return references_within(space, policies) if space.name in TABLES else policies

@@ -47,6 +47,9 @@ class Workplace:
             "--tracking-uri", f"sqlite:///{self.folder}/mlflow.db", *arguments,
         ]  # fmt: skip
 
+    def subcommand(self, name: str, *arguments: str) -> list[str]:
+        return [sys.executable, str(RUN), name, "--storage", str(self.folder / "searches"), *arguments]
+
     def new(self, *arguments: str) -> list[str]:
         return ["--space", str(self.folder / "tiny.yaml"), "--data", str(self.folder / "data"), *arguments]
 
@@ -54,16 +57,22 @@ class Workplace:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
 
-    def run(self, *arguments: str, storage: str = "searches", timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, storage: str = "searches") -> subprocess.CompletedProcess[str]:
+        return self.run_command(self.command(*arguments, storage=storage))
+
+    def run_command(self, command: list[str], timeout: float = 240) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(*arguments, storage=storage),
+            command,
             cwd=self.folder, env=self.environment, text=True, capture_output=True, timeout=timeout, check=False,
         )  # fmt: skip
 
     def start(self, *arguments: str, storage: str = "searches") -> subprocess.Popen[bytes]:
+        return self.start_command(self.command(*arguments, storage=storage))
+
+    def start_command(self, command: list[str]) -> subprocess.Popen[bytes]:
         with (self.folder / "log.txt").open("wb") as log:
             process = subprocess.Popen(
-                self.command(*arguments, storage=storage),
+                command,
                 cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         self.started.append(process)

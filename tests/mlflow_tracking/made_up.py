@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from spaces.presets.genmix import GENMIX
+from spaces.protocol import Protocol
 from spaces.space import Assignment
 from trainables.data.image_files import save_image_set
 from trainables.data.image_set import ImageSet
+from trainables.feature_map import FOLDER, FeatureMap
 from trainables.files import write_json
 from trainables.generators.previews import Previews, write_previews
 from trainables.ledger import SHARED, DataRecord, Ledger, SearchRecord
@@ -24,6 +26,12 @@ from trainables.results import FoldResult, StageRecord, TrialState
 CLASSES = ("HCC", "HEM", "HF-I")
 FOLDS = 3
 REAL: Assignment = {"mixer.name": "real", "affine": False, "classifier.learning_rate": 0.001}
+MIXUP: Assignment = {
+    "mixer.name": "mixup",
+    "mixer.mixup_alpha": 0.2,
+    "affine": False,
+    "classifier.learning_rate": 0.001,
+}
 GENMIX_DCGAN: Assignment = {
     "mixer.name": "genmix",
     "generator.name": "dcgan",
@@ -53,6 +61,7 @@ def search_record(name: str = "demo", **changes: object) -> SearchRecord:
         ),
         "budget": "quick",
         "folds": FOLDS,
+        "protocol": Protocol(folds=FOLDS),
         "metric": "balanced_accuracy",
         "seed": 0,
         "sampler": "tpe",
@@ -178,6 +187,46 @@ def write_stages(
         found = Fidelity(values=FIDELITY[0], counts={"real": (14, 20, 5)}, pairs=(close_pair(0.5), close_pair(2.0)))
         write_fidelity(folder("fidelity", "dd"), found, CLASSES)
     return tuple(records)
+
+
+def feature_map(*, kinds: tuple[int, ...] = (0, 1, 2), each: int = 4, weight: float = 0.75) -> FeatureMap:
+    """Points around a centre for each kind and class; pictures are grey: 20 times the class, more for each kind."""
+    groups = [(kind, label) for kind in kinds for label in range(len(CLASSES))]
+    kind_M = torch.tensor([kind for kind, _ in groups]).repeat_interleave(each)
+    label_M = torch.tensor([label for _, label in groups]).repeat_interleave(each)
+    noise_M3 = torch.randn(len(kind_M), 3, generator=torch.Generator().manual_seed(0))
+    example_E = torch.arange(len(kind_M)).reshape(-1, each)[:, :2].flatten()
+    grey_M = (20 + 20 * label_M + 70 * kind_M).to(torch.uint8)
+    return FeatureMap(
+        points_MC=noise_M3 + 20 * torch.nn.functional.one_hot(label_M, 3) + 5 * kind_M[:, None],
+        kind_M=kind_M,
+        label_M=label_M,
+        weight_M=torch.where(kind_M == 2, weight, 1.0),
+        example_E=example_E,
+        images_EHW=grey_M[example_E, None, None].expand(-1, 32, 32).contiguous(),
+        classes=CLASSES,
+    )
+
+
+def write_map(ledger: Ledger, trial_id: str, found: FeatureMap | None = None) -> None:
+    """Store a trial's feature map where the projector looks for it; with pictures, whatever the search says."""
+    (found or feature_map()).write(ledger.trial_folder(trial_id) / FOLDER, show_images=True)
+
+
+def confirmation(search: Ledger, *, number: int = 1, locked: int = 2) -> Ledger:
+    """A confirmation of a search: its second trial and a reference again, on two folds and on a locked test set."""
+    ledger = Ledger(search.folder / ("confirm" if number == 1 else f"confirm-{number}"))
+    ledger.folder.mkdir()
+    ledger.write_search(
+        replace(search.search(), seed=100 + number, folds=2 + locked, trials=2, created=1_700_000_500.0 + number)
+    )
+    for config, reference in ((GENMIX_DCGAN, None), (MIXUP, "mixup")):
+        trial_id = ledger.add_trial(config, reference=reference)
+        for fold in range(2 + locked):
+            result = fold_result(fold, level=0.7 if fold < 2 else 0.4)
+            ledger.record_fold(trial_id, replace(result, locked=fold >= 2))
+        ledger.end_trial(trial_id, "completed")
+    return ledger
 
 
 def close_pair(distance: float, pixels: int = 32, **changes: str) -> ClosePair:

@@ -25,8 +25,10 @@ from tests.mlflow_tracking.made_up import (
     GENMIX_EGAN,
     REAL,
     add_trial,
+    feature_map,
     fold_result,
     new_ledger,
+    write_map,
     write_stages,
 )
 from trainables.files import read_json, write_json
@@ -397,6 +399,35 @@ def test_pictures_become_artifacts_beside_the_database(tmp_path: Path, uri: str)
     assert found["t0000"].data.tags[names.SHEET] == "logged"
     assert found["t0001"].data.tags[names.SHEET].startswith("skipped: ")
     assert len(list((tmp_path / "mlartifacts").rglob("*.png"))) == 2
+
+
+def test_feature_maps_come_after_all_sheets_the_best_trial_first_and_once(tmp_path: Path, uri: str) -> None:
+    storage = tmp_path / "runs"
+    ledger = new_ledger(storage)
+    stages = write_stages(storage, synthetic=False)
+    for level, state in ((0.6, "completed"), (0.8, "completed"), (0.9, "unfinished"), (0.7, "failed")):
+        write_map(ledger, add_trial(ledger, REAL, level=level, state=state, stages=stages), feature_map(kinds=(0,)))
+    (damaged,) = ledger.trial_folder("t0003").rglob("*.safetensors")
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    projector = Projector(ledger, uri)
+    assert projector.sync(pictures=0) == 4 + 3
+
+    def drawn(tag: str) -> list[str]:
+        return sorted(key for key, run in runs(uri).items() if tag in run.data.tags)
+
+    projector.sync(pictures=4)
+    assert (len(drawn(names.SHEET)), drawn(names.MAP)) == (4, [])
+    projector.sync(pictures=1)
+    assert drawn(names.MAP) == ["t0001"]
+    again = Projector(Ledger(ledger.folder), uri)
+    assert again.sync(pictures=1) == 1
+    assert drawn(names.MAP) == ["t0000", "t0001"]
+    assert again.sync() == 0
+    tags = runs(uri)["t0003"].data.tags
+    assert tags[names.MAP] == "skipped: the feature map cannot be read"
+    assert tags[names.STATE] == "failed"
+    files = client_for(uri).list_artifacts(runs(uri)["t0001"].info.run_id)
+    assert [file.path for file in files] == [names.MAP_FILE, names.SHEET_FILE]
 
 
 def test_fidelity_is_logged_per_fold_and_as_mean_and_spread_over_folds(tmp_path: Path, uri: str) -> None:

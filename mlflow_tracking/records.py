@@ -1,0 +1,140 @@
+"""What is logged of a record: its tags, parameters and metrics, as functions of the record alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlflow.entities import Metric, Param
+
+from mlflow_tracking import names, notes
+from mlflow_tracking.remote import RemoteRun, search_id
+from trainables.files import read_json
+from trainables.ledger import SearchRecord
+from trainables.metrics.catalogue import maximizes
+from trainables.results import FoldResult, TrialResult
+
+CONFIRMATION_FILE = "confirmation.json"
+"""In a search's folder: what its last confirmation found."""
+
+
+def common_tags(search: SearchRecord, whole: SearchRecord) -> dict[str, str]:
+    """Tags of every run: which search, on what data and in which space, with which versions.
+
+    Args:
+        search: what the run is of: a search or a confirmation.
+        whole: the search, which its confirmations belong to.
+    """
+    return {
+        names.SEARCH: whole.name,
+        names.SEARCH_ID: search_id(whole),
+        names.DATA_DIGEST: search.data.digest,
+        names.SPACE_DIGEST: search.space.digest,
+        names.BUDGET: search.budget,
+        names.PHANTOM: "yes" if search.data.is_phantom else "no",
+        **{names.version(package): version for package, version in search.versions.items()},
+    }
+
+
+def parameters(trial: TrialResult) -> list[Param]:
+    """A trial's configuration, and which reference policy it is."""
+    given = {**trial.config, names.REFERENCE: trial.reference or names.NO_REFERENCE}
+    return [Param(names.valid_name(name), names.parameter_value(value)) for name, value in given.items()]
+
+
+def search_parameters(search: SearchRecord) -> list[Param]:
+    """What defines a search."""
+    given = {
+        "space": search.space.name,
+        "budget": search.budget,
+        "protocol": search.protocol.kind,
+        "repeats": search.protocol.repeats,
+        "folds": search.folds,
+        "metric": search.metric,
+        "seed": search.seed,
+        "sampler": search.sampler,
+        "scheduler": search.scheduler,
+        "max_copy_rate": "none" if search.max_copy_rate is None else search.max_copy_rate,
+        "threads": search.threads,
+        "classes": ", ".join(search.data.classes),
+        "images": sum(search.data.counts),
+        "patients": search.data.patients if search.data.patients_known else "unknown",
+    }
+    return [Param(name, names.parameter_value(value)) for name, value in given.items()]
+
+
+def log_fold(run: RemoteRun, trial: TrialResult, fold: FoldResult) -> None:
+    """Log a fold in one call, at a time that follows from the record, so that a replay gives the same."""
+    when = milliseconds(trial.created + (fold.fold + 1) * fold.seconds)
+    fidelity = {names.fidelity(measure): value for measure, value in fold.fidelity.items()}
+    values = {**fold.scores, **fidelity, names.SECONDS: fold.seconds}
+    named = names.per_training if fold.locked else names.per_fold
+    metrics = [Metric(named(name), value, when, fold.fold) for name, value in values.items() if value is not None]
+    run.log(metrics, tags={names.FOLDS_LOGGED: ",".join(map(str, sorted({*run.folds, fold.fold})))})
+    run.folds.add(fold.fold)
+
+
+def summary(trial: TrialResult) -> list[Metric]:
+    """A finished trial's means and spreads over its folds; nothing for one that may still change."""
+    if trial.state == "unfinished":
+        return []
+    values: dict[str, float | None] = {}
+    for name, summary in trial.scores.items():
+        values |= {names.score(name): summary.mean, names.spread(name): summary.std}
+    for name, summary in notes.locked_scores(trial).items():
+        values |= {names.locked(name): summary.mean, names.spread(f"{names.LOCKED}_{name}"): summary.std}
+    for measure, summary in trial.fidelity.items():
+        values[names.fidelity(measure)] = summary.mean
+        over_folds = names.fidelity_spread(measure)
+        if over_folds is not None:
+            values[over_folds] = summary.std
+    values |= {
+        names.FOLDS_DONE: float(len(trial.folds)),
+        names.SECONDS: sum(fold.seconds for fold in trial.folds),
+        names.PEAK_MIB: max((fold.peak_bytes for fold in trial.folds), default=0) / 2**20,
+    }
+    when = milliseconds(trial.ended or trial.created)
+    return [Metric(name, value, when, 0) for name, value in values.items() if value is not None]
+
+
+def ending(search: SearchRecord, trial: TrialResult, standing: str) -> dict[str, str]:
+    """Tags that say where a trial stands and, once it has ended, how."""
+    tags = {names.STATE: standing}
+    if trial.state != "unfinished":
+        tags[names.NOTE] = notes.trial_note(search, trial)
+    if trial.error:
+        tags[names.ERROR] = trial.error
+    return tags
+
+
+def course(search: SearchRecord, trials: Sequence[TrialResult]) -> list[Metric]:
+    """The search's course: after each trial that ended, how many ended how, and the best score so far."""
+    metrics: list[Metric] = []
+    counts = dict.fromkeys((names.TRIALS_COMPLETED, names.TRIALS_PRUNED, names.TRIALS_FAILED), 0)
+    best: float | None = None
+    better = max if maximizes(search.metric) else min
+    ended = sorted((each for each in trials if each.ended is not None), key=lambda each: (each.ended, each.id))
+    for step, trial in enumerate(ended, start=1):
+        when = milliseconds(trial.ended or 0)
+        counts[f"trials_{trial.state}"] += 1
+        mean = notes.completed_mean(search, trial)
+        if mean is not None:
+            best = mean if best is None else better(best, mean)
+        metrics += [Metric(name, float(count), when, step) for name, count in counts.items()]
+        if best is not None:
+            metrics.append(Metric(names.best(search.metric), best, when, step))
+    return metrics
+
+
+def milliseconds(seconds: float) -> int:
+    """A time as MLflow counts it."""
+    return round(seconds * 1000)
+
+
+def verdict(folder: Path) -> str | None:
+    """What a search's confirmation found, in sentences; None where there is none that can be read."""
+    try:
+        sentences = read_json(folder / CONFIRMATION_FILE)["sentences"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return " ".join(map(str, sentences))

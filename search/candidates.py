@@ -1,0 +1,155 @@
+"""What is confirmed: the best of a search, what it is compared with, and what evaluating each of them costs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from search.outcome import rank
+from spaces.config import BlendConfig
+from spaces.parameter import Choice, Value
+from spaces.reference import reference_policies
+from spaces.space import GENERATOR_NAME, Assignment, Space
+from trainables.ledger import SearchRecord
+from trainables.results import TrialResult
+
+MOST_REPEATS = 5
+"""Repeats of the whole cross-validation at most; paper 1 trained every model at least five times."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A configuration that is evaluated again.
+
+    Args:
+        config: what it computes.
+        role: the name of the reference policy that it is ("none", "affine", "plain dcgan", ...), or None for one of
+            the search's best.
+        trial: the search's trial of the same configuration, or None if the search did not try it.
+        seconds: what one evaluation of it costs, from the search's own records; None where nothing tells.
+    """
+
+    config: Assignment
+    role: str | None
+    trial: str | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A confirmation: which configurations, and how often.
+
+    Args:
+        candidates: in the order of their weight: the best trial and the reference "none" first.
+        repeats: of the whole cross-validation, each on fresh splits.
+        test_repeats: trainings for the locked test set.
+        evaluations: of each candidate.
+    """
+
+    candidates: tuple[Candidate, ...]
+    repeats: int
+    test_repeats: int
+    evaluations: int
+
+    @property
+    def seconds(self) -> float:
+        """What it costs in seconds of one trial's computation, where nothing is shared."""
+        known = [each.seconds for each in self.candidates if each.seconds is not None]
+        typical = statistics.fmean(known) if known else 0.0
+        return self.evaluations * sum(typical if each.seconds is None else each.seconds for each in self.candidates)
+
+
+def candidates(record: SearchRecord, trials: Sequence[TrialResult], *, top: int) -> tuple[Candidate, ...]:
+    """The best trials of a search and every reference policy, the best and "none" first, each configuration once.
+
+    Args:
+        record: the search.
+        trials: all its trials.
+        top: how many of the best.
+
+    Returns:
+        Empty where no trial is complete.
+    """
+    ranked = rank(trials, record)
+    if not ranked:
+        return ()
+    policies = {**reference_policies(record.space), **_plain(record.space)}
+    best = [dict(trial.config) for trial in ranked[:top]]
+    chosen: list[Candidate] = []
+    for config in (*best[:1], *policies.values(), *best[1:]):
+        if any(each.config == config for each in chosen):
+            continue
+        role = next((name for name, policy in policies.items() if policy == config), None)
+        tried = next((trial.id for trial in trials if trial.config == config), None)
+        chosen.append(Candidate(config=config, role=role, trial=tried, seconds=_cost(config, trials)))
+    return tuple(chosen)
+
+
+def plan(record: SearchRecord, chosen: Sequence[Candidate], *, repeats: int, test_repeats: int) -> Plan:
+    """The confirmation of given candidates, as many repeats as asked for."""
+    evaluations = repeats * (record.folds // record.protocol.repeats) + test_repeats
+    return Plan(candidates=tuple(chosen), repeats=repeats, test_repeats=test_repeats, evaluations=evaluations)
+
+
+def affordable(record: SearchRecord, chosen: Sequence[Candidate], *, limit: float, test_repeats: int) -> Plan | None:
+    """The largest confirmation that costs no more than ``limit`` seconds.
+
+    Candidates whose cost nothing tells are left out, then others from the end, down to the best trial and "none"; then
+    repeats are added.
+
+    Returns:
+        None where even the smallest one costs more, or there is nothing to compare.
+    """
+    known = [each for each in chosen if each.seconds is not None]
+    for count in range(len(known), 1, -1):
+        found = plan(record, known[:count], repeats=1, test_repeats=test_repeats)
+        if found.seconds > limit:
+            continue
+        for repeats in range(2, MOST_REPEATS + 1):
+            more = plan(record, known[:count], repeats=repeats, test_repeats=test_repeats)
+            if more.seconds > limit:
+                break
+            found = more
+        return found
+    return None
+
+
+def spent(trials: Sequence[TrialResult]) -> float:
+    """Seconds that a search's trials computed, without what they took from each other."""
+    return sum(fold.seconds for trial in trials for fold in trial.folds)
+
+
+def _plain(space: Space) -> dict[str, Assignment]:
+    """Real plus as many synthetic images, unmixed, of each generator that the space has."""
+    names = [each.parameter for each in space.dimensions if each.name == GENERATOR_NAME]
+    generators = names[0].options if names and isinstance(names[0], Choice) else ()
+    return {f"plain {name}": _plain_policy(space, name) for name in generators}
+
+
+def _plain_policy(space: Space, generator: Value) -> Assignment:
+    """The space's own defaults under the mixer "blend" at ratio 1, without classical augmentation."""
+    policy: Assignment = {
+        "mixer.name": BlendConfig.name,
+        GENERATOR_NAME: generator,
+        "synthetic.ratio": 1.0,
+        "synthetic.balance": False,
+        "affine": False,
+    }
+    defaults = {each.name: each.parameter.default for each in space.dimensions if each.when is None}
+    chosen = {**defaults, **policy}
+    for dimension in space.dimensions:
+        if dimension.when is not None and dimension.exists(chosen):
+            chosen.setdefault(dimension.name, dimension.parameter.default)
+    return chosen
+
+
+def _cost(config: Mapping[str, Value], trials: Sequence[TrialResult]) -> float | None:
+    """Seconds of one evaluation: the same configuration's, or what trials with the same generator took."""
+    same = [trial for trial in trials if trial.config == config and trial.folds]
+    alike = [trial for trial in trials if trial.config.get(GENERATOR_NAME) == config.get(GENERATOR_NAME)]
+    folds = [fold for trial in same or alike for fold in trial.folds]
+    if not folds:
+        return None
+    reused = [sum(stage.seconds for stage in fold.stages if stage.reused) for fold in folds]
+    return statistics.fmean(fold.seconds + more for fold, more in zip(folds, reused, strict=True))

@@ -1,0 +1,90 @@
+"""Intervals of every score that a table shows, by resampling patients."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from trainables.ledger import SearchRecord
+from trainables.metrics.classification import Floats, Ints
+from trainables.metrics.intervals import Interval, bootstrap_by_patient, resampled_patients
+from trainables.results import TrialResult
+
+RESAMPLES = 1000
+
+
+def table_intervals(trial: TrialResult, record: SearchRecord) -> dict[str, Interval]:
+    """95 % intervals, by bootstrap over patients, of all out-of-fold predictions of a trial taken together.
+
+    Args:
+        trial: its folds' predictions, of all repeats.
+        record: names the classes and the seed.
+
+    Returns:
+        By score: "balanced_accuracy", "auroc" (as ``outcome.intervals``), "accuracy", "macro_f1"; what is undefined is
+        left out.
+    """
+    predictions = [each for fold in trial.folds if not fold.locked for each in fold.predictions]
+    if not predictions:
+        return {}
+    labels_N = np.array([each.label for each in predictions], dtype=np.int64)
+    predicted_N = np.array([each.probabilities for each in predictions]).argmax(axis=1)
+    patients = [each.patient for each in predictions]
+    found = bootstrap_by_patient(
+        labels_N,
+        [each.probabilities for each in predictions],
+        patients,
+        positive=record.data.positive,
+        resamples=RESAMPLES,
+        seed=record.seed,
+    )
+    weights_BN = resampled_patients(patients, len(labels_N), resamples=RESAMPLES, seed=record.seed)
+    n_classes = len(record.data.classes)
+    return {
+        **{name: interval for name, interval in found.items() if interval is not None},
+        "accuracy": _interval(weighted_accuracy(weights_BN, labels_N, predicted_N)),
+        "macro_f1": _interval(weighted_macro_f1(weights_BN, labels_N, predicted_N, n_classes)),
+    }
+
+
+def weighted_accuracy(weights_BN: Floats, labels_N: Ints, predicted_N: Ints) -> Floats:
+    """Accuracy under each row of weights, float64 (B,).
+
+    Args:
+        weights_BN: how often each image counts, at least 0, not all 0 in a row.
+        labels_N: class indices.
+        predicted_N: class indices.
+    """
+    hit_N = (labels_N == predicted_N).astype(np.float64)
+    accuracy_B: Floats = (weights_BN @ hit_N) / weights_BN.sum(axis=1)
+    return accuracy_B
+
+
+def weighted_macro_f1(weights_BN: Floats, labels_N: Ints, predicted_N: Ints, n_classes: int) -> Floats:
+    """Macro F1 under each row of weights, float64 (B,): the mean over the classes that occur or are predicted.
+
+    Args:
+        weights_BN: how often each image counts, at least 0, not all 0 in a row.
+        labels_N: class indices below ``n_classes``.
+        predicted_N: class indices below ``n_classes``.
+        n_classes: K.
+    """
+    is_actual_NK = _one_hot(labels_N, n_classes)
+    is_predicted_NK = _one_hot(predicted_N, n_classes)
+    hits_BK = weights_BN @ (is_actual_NK * is_predicted_NK)
+    # 2 TP / (2 TP + FP + FN), whose denominator is what occurs plus what is predicted
+    both_BK = weights_BN @ (is_actual_NK + is_predicted_NK)
+    f1_BK = np.divide(2 * hits_BK, both_BK, out=np.full(both_BK.shape, np.nan), where=both_BK > 0)
+    mean_B: Floats = np.nanmean(f1_BK, axis=1)
+    return mean_B
+
+
+def _one_hot(indices_N: Ints, n_classes: int) -> npt.NDArray[np.float64]:
+    is_class_NK: npt.NDArray[np.bool_] = indices_N[:, None] == np.arange(n_classes)
+    return is_class_NK.astype(np.float64)
+
+
+def _interval(values_R: Floats) -> Interval:
+    """From the score of the data as they are (first) and of the resamples."""
+    low, high = np.quantile(values_R[1:], [0.025, 0.975])
+    return Interval(estimate=float(values_R[0]), low=float(low), high=float(high), resamples=len(values_R) - 1)
