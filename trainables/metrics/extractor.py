@@ -29,7 +29,7 @@ STAGE_VERSION = 1
 FEATURES = WIDTHS[-1]
 
 RECIPE = ClassifierConfig(
-    name="small_cnn", epochs=6, batch_size=32, learning_rate=1e-3, weight_decay=1e-2, class_weights=True
+    name="small_cnn", epochs=6, batch_size=32, learning_rate=1e-3, weight_decay=1e-2, class_weights=True, amp=False
 )
 """Few epochs: on 640 to 800 images at 32 px, twenty classify held-out patients no better than five (balanced accuracy
 .79 on chest X-rays, .35 on cardiac slices), and move their features away from the training images' (cardiac KID .38 to
