@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from search.pretrained import PRETRAINED, fetch, leave_missing
+from search.pretrained import PRETRAINED, WEIGHTS, fetch, fetch_weights, leave_missing, leave_missing_weights
 from search.settings import NewSearch, Resources, Resumption, SettingsError, check_name, parse_duration
 from spaces.budget import BUDGETS, Budget, budget_named
 from spaces.config import PATIENCE, check_space, settable_names, stops_early, with_setting
@@ -247,7 +247,10 @@ def _search(arguments: Sequence[str]) -> int:
     if PRETRAINED in named:
         fetch(settings.space)
     space, missing = leave_missing(settings.space, settings.budget, named=named)
-    for note in missing:
+    if WEIGHTS in named:
+        fetch_weights(space)
+    space, more = leave_missing_weights(space, settings.budget, named=named)
+    for note in (*missing, *more):
         print(note)
     from search.runner import start_search
 
@@ -367,7 +370,7 @@ def _metric(name: str) -> str:
 
 
 def _space(name: str, fixed: Sequence[str], budget: Budget) -> tuple[Space, list[str]]:
-    loaded = _load_space(name).with_choices(PRETRAINED, _absolute)
+    loaded = _load_space(name).with_choices(PRETRAINED, _absolute).with_choices(WEIGHTS, _absolute)
     space = whole = loaded.with_defaults(budget.settings, generators=budget.generators)
     notes: list[str] = []
     for assignment in fixed:
@@ -395,9 +398,9 @@ def _fix(space: Space, dimension: str, value: str, whole: Space) -> tuple[Space,
     if dimension == PRETRAINED and space.name in TABLES:
         return with_pipeline(space, _absolute(value)), ()
     if dimension not in whole.names and dimension in settable_names():
-        return with_setting(space, dimension, value), ()
+        return with_setting(space, dimension, _absolute(value) if dimension == WEIGHTS else value), ()
     try:
-        return space.fix(dimension, _absolute(value) if dimension == PRETRAINED else value)
+        return space.fix(dimension, _absolute(value) if dimension in (PRETRAINED, WEIGHTS) else value)
     except SpaceError as error:
         raise SpaceError(f"--set {dimension}={value}: {error}") from None
 

@@ -7,12 +7,15 @@ from collections.abc import Callable, Collection
 from typing import TypeAlias
 
 from spaces.budget import Budget
+from spaces.config import ClassifierConfig
 from spaces.errors import SpaceError
 from spaces.generators import GENERATORS, SCRATCH
+from spaces.paper_table import CLASSIFIER_NAME
 from spaces.parameter import Choice, Value
 from spaces.space import GENERATOR_NAME, Dimension, Space
 
 PRETRAINED = "generator.pretrained"
+WEIGHTS = "classifier.pretrained"
 
 Missing: TypeAlias = Callable[[str, str], str | None]
 """Why a generator cannot start from a value here, in words that say what to pass; None where it can."""
@@ -23,6 +26,13 @@ def missing_here(generator: str, value: str) -> str | None:
     from trainables.generators.pretrained import available
 
     return available(generator, value)
+
+
+def weights_missing_here(classifier: str, value: str) -> str | None:
+    """Say why a classifier cannot start from ``value`` on this machine, without a download."""
+    from trainables.classifiers.pretrained import available
+
+    return available(classifier, value)
 
 
 def fetch(space: Space) -> None:
@@ -76,8 +86,48 @@ def refuse_missing(space: Space, budget: Budget) -> None:
     Raises: SpaceError, with the first model that is missing.
     """
     _, notes = leave_missing(space, budget, named=())
+    notes += leave_missing_weights(space, budget, named=())[1]
     if notes:
         raise SpaceError(f"the search cannot go on without a model that it was started with. {notes[0]}")
+
+
+def fetch_weights(space: Space) -> None:
+    """Download the classifiers' weights that a user named, those that are not here yet. Raises: DataError."""
+    from trainables.classifiers.pretrained import ensure
+
+    for value in _options(space.dimension(WEIGHTS)):
+        if value != SCRATCH:
+            ensure(str(value), allow_download=True)
+
+
+def leave_missing_weights(
+    space: Space, budget: Budget, *, named: Collection[str], missing: Missing = weights_missing_here
+) -> tuple[Space, tuple[str, ...]]:
+    """Leave out of a space the weights that a classifier of it cannot start from on this machine.
+
+    Args:
+        space: what is searched.
+        budget: says which classifier is trained where ``classifier.name`` is not searched.
+        named: the dimensions that the user has fixed.
+        missing: why a classifier cannot start from a value.
+
+    Returns:
+        The space without those values; a line for each that left.
+
+    Raises:
+        SpaceError: the user named what is missing, or nothing else is left.
+    """
+    if WEIGHTS not in space.names:
+        return space, ()
+    names = _options(space.dimension(CLASSIFIER_NAME)) if CLASSIFIER_NAME in space.names else ()
+    classifiers = names or (budget.settings.get(CLASSIFIER_NAME, ClassifierConfig().name),)
+    dimension = space.dimension(WEIGHTS)
+    tried = {(value, name): missing(str(name), str(value)) for value in _options(dimension) for name in classifiers}
+    reasons = {value: reason for (value, _), reason in tried.items() if reason is not None}
+    if reasons and (WEIGHTS in named or len(reasons) == len(_options(dimension))):
+        raise SpaceError(next(iter(reasons.values())))
+    notes = tuple(f"Left out of the space: {reason}" for reason in reasons.values())
+    return (space.without(dimension, *reasons) if reasons else space), notes
 
 
 def _without_generator(space: Space, generator: Value, reason: str) -> Space:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from search import cli, runner
-from search.pretrained import leave_missing
+from search.pretrained import leave_missing, leave_missing_weights
 from search.settings import NewSearch
 from spaces.budget import BUDGETS
-from spaces.config import check_space
+from spaces.config import check_space, with_setting
 from spaces.errors import SpaceError
 from spaces.generators import GENERATORS
 from spaces.presets import PRESETS
@@ -169,3 +169,51 @@ def test_asking_what_is_here_loads_no_heavy_library_and_asks_no_server() -> None
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert json.loads(done.stdout) == []
+
+
+def weighted(*values: str) -> Space:
+    options = ", ".join(values)
+    return space_from_yaml(
+        f"""
+name: weights
+dimensions:
+  - {{name: mixer.name, type: choice, options: [real], default: real}}
+  - {{name: classifier.name, type: choice, options: [vgg16], default: vgg16}}
+  - {{name: classifier.pretrained, type: choice, options: [{options}], default: {values[0]}}}
+""",
+        source="a test",
+    )
+
+
+def test_weights_of_a_classifier_that_are_missing_leave_with_a_line() -> None:
+    space, notes = leave_missing_weights(weighted("none", "a/b"), QUICK, named=(), missing=lacking("a/b"))
+    assert notes == ("Left out of the space: a/b is not here.",)
+    assert space == weighted("none")
+
+
+@pytest.mark.parametrize(
+    ("space", "named"), [(weighted("none", "a/b"), ("classifier.pretrained",)), (weighted("a/b"), ())]
+)
+def test_weights_that_were_named_or_are_the_only_ones_are_refused(space: Space, named: tuple[str, ...]) -> None:
+    with pytest.raises(SpaceError, match=r"a/b is not here\."):
+        leave_missing_weights(space, QUICK, named=named, missing=lacking("a/b"))
+
+
+def test_a_space_that_names_no_weights_stays_as_it_is() -> None:
+    assert leave_missing_weights(GENMIX, QUICK, named=(), missing=lacking("none")) == (GENMIX, ())
+
+
+def test_named_weights_are_checked_before_any_trial_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "weights.pth").write_bytes(b"no weights")
+    given = ["--set", "classifier.name=vgg16", "--set", f"classifier.pretrained={tmp_path}/weights.pth"]
+    assert cli.main([*given, "--storage", str(tmp_path / "searches")]) == cli.EXIT_BAD_INPUT
+    assert "weights.pth" in capsys.readouterr().err
+    assert not (tmp_path / "searches").exists()
+
+
+def test_a_setting_that_is_not_searched_can_be_fixed_and_must_be_of_its_type() -> None:
+    space = with_setting(GENMIX, "classifier.patience", "7")
+    assert space.sample(random.Random(0))["classifier.patience"] == 7
+    assert with_setting(GENMIX, "classifier.amp", "off").sample(random.Random(0))["classifier.amp"] is False
+    with pytest.raises(SpaceError, match=r"classifier\.patience=soon is no int"):
+        with_setting(GENMIX, "classifier.patience", "soon")
