@@ -10,7 +10,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from search.table_text import print_table
+from mlflow_tracking.names import RATIO_FILE, TABLE_FILE
+from search.ratio_series import draw_ratio_figure
+from search.table_text import print_table, table_markdown
 from search.tables import fill_table, table_data
 from spaces.budget import budget_named
 from spaces.config import GenMixConfig
@@ -196,13 +198,16 @@ def _summaries(scores: Mapping[str, Summary]) -> dict[str, dict[str, float | Non
 
 
 def write_outcome(ledger: Ledger) -> None:
-    """Write ``result.json`` and, once a trial is complete, ``best.yaml`` into the search's folder."""
+    """Write ``result.json``, a paper's table and, once a trial is complete, ``best.yaml`` into the search's folder."""
     record, trials = ledger.search(), ledger.trials()
     verdict = ledger.folder / "confirmation.json"
     confirmation = {"confirmation": read_json(verdict) if verdict.exists() else None}
     filled = fill_table(record, trials)
     table = {"table": table_data(filled) if filled else None}
     write_json(ledger.folder / "result.json", {**result_data(record, trials), **confirmation, **table})
+    if filled is not None:
+        write_atomically(ledger.folder / TABLE_FILE, table_markdown(filled))
+        draw_ratio_figure(record, trials, ledger.folder / RATIO_FILE)
     ranked = rank(trials, record)
     if ranked:
         best = {"search": record.name, "trial": ranked[0].id, "budget": record.budget, "config": ranked[0].config}
