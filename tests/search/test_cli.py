@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its users' name for it
 
-from search.cli import _space, main
+from search.chosen_space import chosen_space
+from search.cli import main
 from spaces.budget import BUDGETS, Budget
 from spaces.generators import EganConfig
 from spaces.parameter import Int
@@ -122,7 +123,7 @@ def test_describe_prints_bounds_defaults_and_meanings(capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize("budget", BUDGETS.values(), ids=lambda budget: budget.name)
 def test_defaults_are_the_budgets_and_lengths_are_searched_around_them(budget: Budget) -> None:
-    space, _ = _space("genmix", [], budget)
+    space, _ = chosen_space("genmix", [], budget)
     expected = budget.generators["egan"].get("discriminator_steps", EganConfig().discriminator_steps)
     found = {
         space.generators_of(each): each.parameter.default for each in space.variants("generator.discriminator_steps")
@@ -132,7 +133,7 @@ def test_defaults_are_the_budgets_and_lengths_are_searched_around_them(budget: B
         parameter = space.dimension(name).parameter
         assert isinstance(parameter, Int)
         assert parameter.default / 2 <= parameter.low < parameter.high <= parameter.default * 2
-    fixed, _ = _space("genmix", ["generator.steps=4321"], budget)
+    fixed, _ = chosen_space("genmix", ["generator.steps=4321"], budget)
     assert fixed.dimension("generator.steps").parameter.domain().startswith("int 4321 to 4321")
 
 

@@ -1,0 +1,86 @@
+"""The space that the user chose: a named one or a file, with what ``--set`` fixes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from search.pretrained import PRETRAINED, WEIGHTS
+from spaces.budget import Budget
+from spaces.config import check_space, settable_names, with_setting
+from spaces.errors import SpaceError, nearest
+from spaces.generators import SCRATCH
+from spaces.paper_table import adapted, with_pipeline
+from spaces.presets import PRESETS, TABLES
+from spaces.space import Space
+from spaces.space_file import space_from_yaml
+
+
+def chosen_space(name: str, fixed: Sequence[str], budget: Budget) -> tuple[Space, list[str]]:
+    """The space to search.
+
+    Args:
+        name: of a named space, or the path of a .yaml file.
+        fixed: what was given with ``--set``, in order.
+        budget: supplies defaults.
+
+    Returns:
+        The space, and a sentence for each consequence that the user may not expect.
+
+    Raises:
+        SpaceError: no such space, an unusable file, or a setting that cannot be fixed so.
+    """
+    loaded = _load_space(name).with_choices(PRETRAINED, absolute).with_choices(WEIGHTS, absolute)
+    space = whole = loaded.with_defaults(budget.settings, generators=budget.generators)
+    notes: list[str] = []
+    for assignment in fixed:
+        dimension, equals, value = assignment.partition("=")
+        if not equals:
+            raise SpaceError(f"--set {assignment} has no '='; write --set generator.name=egan.")
+        space, added = _fix(space, dimension.strip(), value.strip(), whole)
+        notes += [f"--set {note}." for note in added]
+    table = TABLES.get(space.name)
+    if table is not None:
+        space, added = adapted(table, space, budget, named={each.partition("=")[0].strip() for each in fixed})
+        notes += added
+    space = space.narrowed()
+    check_space(space, budget)
+    return space, notes
+
+
+def _fix(space: Space, dimension: str, value: str, whole: Space) -> tuple[Space, tuple[str, ...]]:
+    """Fix one dimension; a dimension that earlier options removed is told from one that never was."""
+    if dimension in whole.names and dimension not in space.names:
+        raise SpaceError(
+            f"--set {dimension}={value} names a dimension that does not exist under the --set options before it; "
+            f"leave one of them out."
+        )
+    if dimension == PRETRAINED and space.name in TABLES:
+        return with_pipeline(space, absolute(value)), ()
+    if dimension not in whole.names and dimension in settable_names():
+        return with_setting(space, dimension, absolute(value) if dimension == WEIGHTS else value), ()
+    try:
+        return space.fix(dimension, absolute(value) if dimension in (PRETRAINED, WEIGHTS) else value)
+    except SpaceError as error:
+        raise SpaceError(f"--set {dimension}={value}: {error}") from None
+
+
+def absolute(value: str) -> str:
+    """The path of what lies on this machine from anywhere: trials are computed, and resumed, in other folders."""
+    path = Path(value).expanduser()
+    return str(path.resolve()) if value not in ("", SCRATCH) and path.exists() else value
+
+
+def _load_space(name: str) -> Space:
+    if name in PRESETS:
+        return PRESETS[name]
+    path = Path(name)
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        raise SpaceError(f"--space '{name}' does not exist; {nearest(name, PRESETS)}, or the path of a .yaml file.")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason: Any = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise SpaceError(f"--space {name} cannot be read ({reason}); give the path of a .yaml file.") from None
+    return space_from_yaml(text, source=name)

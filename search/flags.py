@@ -1,0 +1,170 @@
+"""The flags of the command line and the types of their values."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from search.settings import SettingsError, parse_duration
+from spaces.budget import BUDGETS
+from spaces.errors import nearest
+
+SAMPLERS = ("tpe", "random", "grid")
+SCHEDULERS = ("asha", "fifo")
+DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong flag as one sentence, with the nearest valid flags."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises: SettingsError, instead of printing the usage and leaving."""
+        prefix = "unrecognized arguments: "
+        if message.startswith(prefix):
+            given = message.removeprefix(prefix).split()[0]
+            flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+            message = f"{given} is no option; {nearest(given, flags)}"
+        raise SettingsError(f"{message}. Run with --help to see what there is.")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number") from None
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 0")
+    return value
+
+
+def _proportion(text: str) -> float:
+    value = _share(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 0 to 1")
+    return value
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no duration; write 90s, 15m, 2h or 1d") from None
+
+
+def _slice(text: str) -> str | int:
+    if text == "middle":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither 'middle' nor the number of a slice") from None
+
+
+def search_parser(subcommands: Mapping[str, str]) -> Parser:
+    """The flags of a search; ``subcommands`` are names and purposes, for the help."""
+    parser = Parser(
+        prog="search/run.py",
+        description="Search how to augment a small medical-image training set. Without a subcommand it searches.",
+        epilog="Subcommands: " + "; ".join(f"{name}: {purpose}" for name, purpose in subcommands.items()),
+        allow_abbrev=False,
+    )
+    what = parser.add_argument_group("what is searched")
+    what.add_argument("--space", metavar="NAME|FILE.yaml", help="a named space or a file of your own (genmix)")
+    what.add_argument("--set", metavar="NAME=VALUE", action="append", help="fix a dimension, and its parents with it")
+    what.add_argument("--list-spaces", action="store_true", help="print the named spaces and stop")
+    what.add_argument("--describe", action="store_true", help="print the space, its bounds and meanings, and stop")
+    what.add_argument("--budget", metavar="NAME", help=f"{', '.join(BUDGETS)} (quick: a demonstration)")
+    what.add_argument("--trials", type=_count, metavar="N", help="how many configurations (the budget's)")
+    what.add_argument("--metric", metavar="SCORE", help="the score to improve (balanced_accuracy)")
+    what.add_argument(
+        "--max-copy-rate", type=_proportion, metavar="X", help="no trial is best that copies more, 0 to 1 (no limit)"
+    )
+    what.add_argument("--sampler", metavar="NAME", help=f"{', '.join(SAMPLERS)} (tpe)")
+    what.add_argument("--scheduler", metavar="NAME", help=f"{', '.join(SCHEDULERS)}: stop poor trials early (asha)")
+    what.add_argument("--seed", type=_seed, metavar="N", help="everything random descends from it (0)")
+    data = parser.add_argument_group("on which data")
+    data.add_argument("--data", type=Path, metavar="PATH", help="folder or .npz (without it: an embedded phantom)")
+    data.add_argument("--labels", metavar="FILE.csv", help="labels file, inside the data folder or a path (labels.csv)")
+    data.add_argument("--folds", type=_count, metavar="K", help="cross-validation folds (the budget's)")
+    data.add_argument("--repeats", type=_count, metavar="N", help="of the whole cross-validation, on fresh splits (1)")
+    data.add_argument(
+        "--leave-site-out", action="store_const", const=True, help="test on each site of the column 'site' in turn"
+    )
+    data.add_argument(
+        "--split-file", metavar="FILE.csv|labels", help="fixed parts: train and val are searched on, test is locked"
+    )
+    data.add_argument("--lock-test", type=_proportion, metavar="X", help="share of the patients that no trial sees (0)")
+    data.add_argument(
+        "--validation", type=_proportion, metavar="X", help="share of training patients that early stopping reads"
+    )
+    data.add_argument(
+        "--no-images", action="store_const", const=True, help="keep patients' images out of tracking and reports"
+    )
+    data.add_argument("--positive", metavar="CLASS", help="the diseased class of two, for sensitivity and specificity")
+    data.add_argument("--slice", type=_slice, metavar="middle|N", help="which slice of 3-D files to take")
+    data.add_argument(
+        "--skip-bad-images", action="store_const", const=True, help="go on without unreadable images; they are listed"
+    )
+    where = parser.add_argument_group("where and how it runs")
+    where.add_argument("--storage", type=Path, metavar="FOLDER", default=Path("searches"), help="(./searches)")
+    where.add_argument("--name", metavar="NAME", help="the search's name (space, date and time)")
+    where.add_argument("--resume", nargs="?", const="", metavar="NAME", help="go on with a search, or the latest")
+    where.add_argument("--tracking-uri", metavar="URI", help=f"MLflow server or database ({DEFAULT_TRACKING_URI})")
+    where.add_argument("--no-confirm", action="store_true", help="do not end the search in a confirmation")
+    add_resources(where)
+    return parser
+
+
+def add_resources(group: argparse._ArgumentGroup) -> None:
+    """Flags that say what trials may use; they hold for one run of the program only."""
+    group.add_argument("--time-budget", type=_duration, metavar="TIME", help="stop after 90s, 15m, 2h, ...; resumable")
+    group.add_argument("--concurrency", type=_count, metavar="N", help="trials at once (by cores or GPUs)")
+    group.add_argument("--cpus-per-trial", type=_count, metavar="N", help="(cores / concurrency)")
+    group.add_argument("--gpus-per-trial", type=_share, metavar="X", help="may be a fraction (1 where any)")
+    group.add_argument(
+        "--checkpoint-every", type=_duration, metavar="TIME", help="how often trainings are saved midway (60s)"
+    )
+    group.add_argument("--address", metavar="HOST:PORT", help="join a Ray cluster, or 'auto'")
+
+
+def show_parser() -> Parser:
+    """The flags of ``show``."""
+    parser = Parser(prog="search/run.py show", description="Print a search's leaderboard again.", allow_abbrev=False)
+    _add_which(parser)
+    return parser
+
+
+def confirm_parser() -> Parser:
+    """The flags of ``confirm``."""
+    parser = Parser(
+        prog="search/run.py confirm",
+        description="Evaluate the best of a search and the reference policies again, with fresh seeds on fresh splits "
+        "and on the locked test set. A confirmation that was stopped goes on.",
+        allow_abbrev=False,
+    )
+    _add_which(parser)
+    parser.add_argument("--top", type=_count, metavar="N", help="how many of the best trials (3)")
+    parser.add_argument("--repeats", type=_count, metavar="N", help="of the whole cross-validation, at most 5 (2)")
+    parser.add_argument("--again", action="store_true", help="confirm once more, on other splits")
+    add_resources(parser.add_argument_group("what it may use"))
+    return parser
+
+
+def _add_which(parser: Parser) -> None:
+    parser.add_argument("name", nargs="?", help="the search (the latest)")
+    parser.add_argument("--storage", type=Path, default=Path("searches"), metavar="FOLDER", help="(./searches)")
