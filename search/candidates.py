@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from search.outcome import rank
-from spaces.config import BlendConfig
+from spaces.budget import Budget, budget_named
+from spaces.config import BlendConfig, trial_config
 from spaces.parameter import Choice, Value
+from spaces.protocol import Protocol
 from spaces.reference import reference_policies
 from spaces.space import GENERATOR_NAME, Assignment, Space
 from trainables.ledger import SearchRecord
 from trainables.results import TrialResult
 
+_NOT_AUGMENTATION = ("classifier.", "preprocess.")
+FOLDS_OF_SPLIT = 5
+"""Folds of the patients that a search saw in a fixed training and validation part."""
 MOST_REPEATS = 5
 """Repeats of the whole cross-validation at most; paper 1 trained every model at least five times."""
 
@@ -63,6 +68,9 @@ class Plan:
 def candidates(record: SearchRecord, trials: Sequence[TrialResult], *, top: int) -> tuple[Candidate, ...]:
     """The best trials of a search and every reference policy, the best and "none" first, each configuration once.
 
+    The reference policies take the classifier, its training and the preprocessing of the best trial, so that a
+    difference is one of augmentation alone.
+
     Args:
         record: the search.
         trials: all its trials.
@@ -74,21 +82,46 @@ def candidates(record: SearchRecord, trials: Sequence[TrialResult], *, top: int)
     ranked = rank(trials, record)
     if not ranked:
         return ()
-    policies = {**reference_policies(record.space), **_plain(record.space)}
+    budget = budget_named(record.budget)
     best = [dict(trial.config) for trial in ranked[:top]]
-    chosen: list[Candidate] = []
+    references = references_of(record.space)
+    policies = {name: _trained_as(best[0], policy) for name, policy in references.items()}
+    roles = {_digest(policy, budget): name for name, policy in reversed(policies.items())}
+    tried = {_digest(trial.config, budget): trial for trial in reversed(trials)}
+    tried |= {_digest(trial.config, budget): trial for trial in reversed(ranked)}
+    chosen: dict[str, Candidate] = {}
     for config in (*best[:1], *policies.values(), *best[1:]):
-        if any(each.config == config for each in chosen):
-            continue
-        role = next((name for name, policy in policies.items() if policy == config), None)
-        tried = next((trial.id for trial in trials if trial.config == config), None)
-        chosen.append(Candidate(config=config, role=role, trial=tried, seconds=_cost(config, trials)))
-    return tuple(chosen)
+        digest = _digest(config, budget)
+        trial = tried.get(digest)
+        seconds = _cost(config, [trial] if trial is not None and trial.folds else trials)
+        found = Candidate(
+            config=config, role=roles.get(digest), trial=None if trial is None else trial.id, seconds=seconds
+        )
+        chosen.setdefault(digest, found)
+    return tuple(chosen.values())
+
+
+def references_of(space: Space) -> dict[str, Assignment]:
+    """What the best of a search is compared with, by name."""
+    return {**reference_policies(space), **_plain(space)}
+
+
+def protocol_of(record: SearchRecord, *, repeats: int, test_repeats: int) -> Protocol:
+    """How a confirmation judges: as the search, on fresh splits.
+
+    A fixed training and validation part is divided afresh into folds: its validation part has chosen the best trial.
+    Sites stay as they are.
+    """
+    searched = record.protocol
+    if searched.kind == "split":
+        searched = replace(searched, kind="folds", folds=FOLDS_OF_SPLIT)
+    return replace(searched, repeats=repeats, test_repeats=test_repeats)
 
 
 def plan(record: SearchRecord, chosen: Sequence[Candidate], *, repeats: int, test_repeats: int) -> Plan:
     """The confirmation of given candidates, as many repeats as asked for."""
-    evaluations = repeats * (record.folds // record.protocol.repeats) + test_repeats
+    each = FOLDS_OF_SPLIT if record.protocol.kind == "split" else record.folds // record.protocol.repeats
+    evaluations = repeats * each + test_repeats
     return Plan(candidates=tuple(chosen), repeats=repeats, test_repeats=test_repeats, evaluations=evaluations)
 
 
@@ -144,11 +177,21 @@ def _plain_policy(space: Space, generator: Value) -> Assignment:
     return chosen
 
 
+def _trained_as(best: Mapping[str, Value], policy: Mapping[str, Value]) -> Assignment:
+    """A policy of augmentation with the classifier, its training and the preprocessing of the best trial."""
+    kept = {name: value for name, value in policy.items() if not name.startswith(_NOT_AUGMENTATION)}
+    return {**kept, **{name: value for name, value in best.items() if name.startswith(_NOT_AUGMENTATION)}}
+
+
+def _digest(config: Mapping[str, Value], budget: Budget) -> str:
+    """Equal exactly where two configurations compute the same, whatever they leave open."""
+    return trial_config(config, budget).digest
+
+
 def _cost(config: Mapping[str, Value], trials: Sequence[TrialResult]) -> float | None:
-    """Seconds of one evaluation: the same configuration's, or what trials with the same generator took."""
-    same = [trial for trial in trials if trial.config == config and trial.folds]
+    """Seconds of one evaluation: what those of the trials took that have the same generator."""
     alike = [trial for trial in trials if trial.config.get(GENERATOR_NAME) == config.get(GENERATOR_NAME)]
-    folds = [fold for trial in same or alike for fold in trial.folds]
+    folds = [fold for trial in alike for fold in trial.folds]
     if not folds:
         return None
     reused = [sum(stage.seconds for stage in fold.stages if stage.reused) for fold in folds]

@@ -18,7 +18,7 @@ from spaces.describe import describe_space, list_spaces
 from spaces.errors import InputError, SpaceError, nearest
 from spaces.paper_table import configurations
 from spaces.presets import PRESETS, TABLES
-from spaces.protocol import Protocol
+from spaces.protocol import OWN_SPLITS, Protocol
 from spaces.space import Space
 from trainables.metrics.catalogue import SCORES
 
@@ -42,8 +42,7 @@ def _show(arguments: Sequence[str]) -> int:
 
 def _confirm(arguments: Sequence[str]) -> int:
     given = confirm_parser().parse_args(arguments)
-    from search.confirm import REPEATS, TOP, Wish
-    from search.runner import confirm_search
+    from search.confirm import REPEATS, TOP, Wish, confirm_search
 
     wish = Wish(top=given.top or TOP, repeats=given.repeats or REPEATS, again=given.again)
     return confirm_search(given.storage, given.name, wish, _resources(given))
@@ -166,10 +165,11 @@ def _new_search(given: argparse.Namespace) -> tuple[NewSearch, list[str]]:
         skip_bad_images=bool(given.skip_bad_images),
         trials=given.trials or (configurations(space) if table else budget.trials),
         protocol=_protocol(given, space, budget),
-        split_file=absolute(given.split_file) if given.split_file else None,
+        folds_given=given.folds is not None,
+        split_file=_parts(given.split_file),
         lock_test=given.lock_test or None,
         show_images=not given.no_images,
-        confirm=not given.no_confirm and table is None,
+        confirm=not given.no_confirm,
         seed=given.seed or 0,
         metric=_metric(given.metric or (table.metric if table else "balanced_accuracy")),
         sampler=_one_of("--sampler", given.sampler or (table.sampler if table else "tpe"), SAMPLERS),
@@ -190,6 +190,11 @@ def _new_search(given: argparse.Namespace) -> tuple[NewSearch, list[str]]:
     return settings, notes
 
 
+def _parts(given: str | None) -> str | None:
+    """A split file's path, found from every folder; "labels" means the labels' own column."""
+    return given if given in (None, OWN_SPLITS) else absolute(given)
+
+
 def _protocol(given: argparse.Namespace, space: Space, budget: Budget) -> Protocol:
     """What each trial is scored on, as far as it can be said without the data."""
     if given.folds == 1:
@@ -200,6 +205,11 @@ def _protocol(given: argparse.Namespace, space: Space, budget: Budget) -> Protoc
         )
     needed = stops_early(space, budget)
     validation = (DEFAULT_VALIDATION if needed else 0.0) if given.validation is None else given.validation
+    if validation and not needed:
+        raise SettingsError(
+            f"--validation {validation:g} cuts patients from training whom nothing reads; --set {PATIENCE}=10 lets the "
+            f"classifier stop early, or leave it out."
+        )
     if needed and not validation:
         raise SettingsError(
             f"--validation 0 leaves nothing for early stopping to read; give a share, or --set {PATIENCE}=0."

@@ -13,10 +13,12 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from mlflow_tracking.connect import check_server, scheme, sqlite_path
+from search.candidates import references_of
 from search.confirm import TEST_REPEATS
 from search.settings import NewSearch, SettingsError
 from search.storage import reserve
 from search.tuning import Allotment
+from search.verdict import LEVEL
 from spaces.errors import nearest
 from spaces.protocol import Protocol
 from trainables.data.cohort import Cohort
@@ -129,6 +131,10 @@ def _read(settings: NewSearch, console: Console) -> tuple[Cohort, LockedTest | N
     locked = lock(table, source, share=settings.lock_test, seed=settings.seed)
     protocol = settings.protocol
     if settings.split_file is not None and has_part(table, "val"):
+        if settings.folds_given:
+            raise SettingsError(
+                "--folds was given with a --split-file that has a part 'val'; trials are scored on it. Leave one out."
+            )
         protocol = replace(protocol, kind="split", folds=1)
     with console.status("reading images") as status:
         cohort = source.decode(
@@ -199,7 +205,7 @@ def _introduce(console: Console, record: SearchRecord, cohort: Cohort, locked: L
     if len(data.classes) == 2:
         console.print(f"Sensitivity is that of '{data.classes[data.positive]}' (--positive chooses)")
     if locked is not None:
-        console.print(_lock_in_words(locked))
+        console.print(_lock_in_words(locked, references=len(references_of(record.space))))
     if cohort.bad_images:
         console.print(f"{len(cohort.bad_images)} unreadable images are left out:", style="yellow")
         for path, reason in cohort.bad_images[:20]:
@@ -214,16 +220,20 @@ def _introduce(console: Console, record: SearchRecord, cohort: Cohort, locked: L
         )
 
 
-def _lock_in_words(locked: LockedTest) -> str:
-    """What was locked away, and how small a difference it can show."""
+def _lock_in_words(locked: LockedTest, *, references: int) -> str:
+    """What was locked away, and how small a difference it can show, for one comparison and for all of them."""
     counts = ", ".join(f"{name} {count}" for name, count in zip(locked.classes, locked.counts, strict=True))
     images_C = effective_images(locked.labels, locked.patients, len(locked.classes), correlation=TYPICAL.correlation)
-    smallest = detectable_difference(
-        partial(locked_power, images_C=images_C, disagreement=TYPICAL, models=TEST_REPEATS)
+    smallest, among_all = (
+        detectable_difference(
+            partial(locked_power, images_C=images_C, disagreement=TYPICAL, models=TEST_REPEATS, level=LEVEL / count)
+        )
+        for count in (1, references)
     )
     power = (
-        f"With 80 % power it shows a difference in balanced accuracy of {smallest:.3f} or more; a smaller one will "
-        f"usually be missed (where two policies disagree on {TYPICAL.between:.0%} of the images, as is typical)"
+        f"With 80 % power it shows a difference in balanced accuracy of {smallest:.3f} or more to one reference"
+        + (f", of {among_all:.3f} to any of {references}" if among_all is not None else "")
+        + f"; a smaller one will usually be missed (where two policies disagree on {TYPICAL.between:.0%} of the images)"
         if smallest is not None
         else "It is too small to show any difference with 80 % power"
     )

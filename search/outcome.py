@@ -186,6 +186,7 @@ def _fold(fold: FoldResult) -> dict[str, Any]:
     ]
     return {
         "fold": fold.fold,
+        "name": fold.name,
         "scores": dict(fold.scores),
         "fidelity": dict(fold.fidelity),
         "counts": dict(fold.counts),
@@ -197,12 +198,15 @@ def _summaries(scores: Mapping[str, Summary]) -> dict[str, dict[str, float | Non
     return {name: {"mean": summary.mean, "std": summary.std} for name, summary in scores.items()}
 
 
-def write_outcome(ledger: Ledger) -> None:
-    """Write ``result.json``, a paper's table and, once a trial is complete, ``best.yaml`` into the search's folder."""
+def write_outcome(ledger: Ledger, *, in_a_hurry: bool = False) -> None:
+    """Write ``result.json``, a paper's table and, once a trial is complete, ``best.yaml`` into the search's folder.
+
+    ``in_a_hurry`` leaves the table out, whose intervals take their time.
+    """
     record, trials = ledger.search(), ledger.trials()
     verdict = ledger.folder / "confirmation.json"
     confirmation = {"confirmation": read_json(verdict) if verdict.exists() else None}
-    filled = fill_table(record, trials)
+    filled = None if in_a_hurry else fill_table(record, trials)
     table = {"table": table_data(filled) if filled else None}
     write_json(ledger.folder / "result.json", {**result_data(record, trials), **confirmation, **table})
     if filled is not None:
@@ -264,8 +268,8 @@ def _infeasible(record: SearchRecord, trials: Sequence[TrialResult]) -> list[str
     ]
 
 
-def cautions(record: SearchRecord) -> list[str]:
-    """What every reader of the search's numbers must know, one sentence each."""
+def cautions(record: SearchRecord, *, confirmed: bool = False) -> list[str]:
+    """What every reader of the search's numbers must know, one sentence each; ``confirmed``: of a confirmation's."""
     notes = []
     if record.data.is_phantom:
         notes.append("Synthetic phantom data: these images were computed, they show no patient.")
@@ -278,9 +282,11 @@ def cautions(record: SearchRecord) -> list[str]:
         )
     if record.data.bad_images:
         notes.append(f"{len(record.data.bad_images)} unreadable images were left out; result.json lists them.")
-    notes.append(
-        "The best of many trials is chosen on the folds that score it: expect less on new patients than is shown here."
-    )
+    if not confirmed:
+        notes.append(
+            "The best of many trials is chosen on the folds that score it: expect less on new patients than is shown "
+            "here."
+        )
     return notes
 
 

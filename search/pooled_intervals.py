@@ -1,4 +1,4 @@
-"""Intervals of every score that a table shows, by resampling patients."""
+"""Intervals of every score that tables and verdicts show, by resampling patients."""
 
 from __future__ import annotations
 
@@ -6,38 +6,40 @@ import numpy as np
 import numpy.typing as npt
 
 from trainables.ledger import SearchRecord
+from trainables.metrics.catalogue import OF_PATIENTS
 from trainables.metrics.classification import Floats, Ints
 from trainables.metrics.intervals import Interval, bootstrap_by_patient, resampled_patients
+from trainables.metrics.patients import patient_means
 from trainables.results import TrialResult
 
 RESAMPLES = 1000
 
 
-def table_intervals(trial: TrialResult, record: SearchRecord) -> dict[str, Interval]:
+def score_intervals(trial: TrialResult, record: SearchRecord, *, locked: bool = False) -> dict[str, Interval]:
     """95 % intervals, by bootstrap over patients, of all out-of-fold predictions of a trial taken together.
 
     Args:
         trial: its folds' predictions, of all repeats.
         record: names the classes and the seed.
+        locked: take the predictions of the locked test set, by all models that were trained for it.
 
     Returns:
-        By score: "balanced_accuracy", "auroc" (as ``outcome.intervals``), "accuracy", "macro_f1"; what is undefined is
-        left out.
+        By score: "balanced_accuracy", "auroc" (as ``outcome.intervals``), "accuracy", "macro_f1" and, where patients
+        are known, "patient_balanced_accuracy" and "patient_auroc"; what is undefined is left out.
     """
-    predictions = [each for fold in trial.folds if not fold.locked for each in fold.predictions]
+    predictions = [each for fold in trial.folds if fold.locked == locked for each in fold.predictions]
     if not predictions:
         return {}
     labels_N = np.array([each.label for each in predictions], dtype=np.int64)
     predicted_N = np.array([each.probabilities for each in predictions]).argmax(axis=1)
     patients = [each.patient for each in predictions]
-    found = bootstrap_by_patient(
-        labels_N,
-        [each.probabilities for each in predictions],
-        patients,
-        positive=record.data.positive,
-        resamples=RESAMPLES,
-        seed=record.seed,
+    probabilities_NK = [each.probabilities for each in predictions]
+    positive, seed = record.data.positive, record.seed
+    found = dict(
+        bootstrap_by_patient(labels_N, probabilities_NK, patients, positive=positive, resamples=RESAMPLES, seed=seed)
     )
+    if record.data.patients_known:
+        found |= _of_patients(trial, record, locked=locked)
     weights_BN = resampled_patients(patients, len(labels_N), resamples=RESAMPLES, seed=record.seed)
     n_classes = len(record.data.classes)
     return {
@@ -45,6 +47,28 @@ def table_intervals(trial: TrialResult, record: SearchRecord) -> dict[str, Inter
         "accuracy": _interval(weighted_accuracy(weights_BN, labels_N, predicted_N)),
         "macro_f1": _interval(weighted_macro_f1(weights_BN, labels_N, predicted_N, n_classes)),
     }
+
+
+def _of_patients(trial: TrialResult, record: SearchRecord, *, locked: bool) -> dict[str, Interval | None]:
+    """Intervals of the patients' scores; a patient's images are averaged within each evaluation, as its scores are."""
+    means = [
+        patient_means(
+            [each.label for each in fold.predictions],
+            [each.probabilities for each in fold.predictions],
+            [each.patient for each in fold.predictions],
+        )
+        for fold in trial.folds
+        if fold.locked == locked and fold.predictions
+    ]
+    found = bootstrap_by_patient(
+        np.concatenate([each.labels_U for each in means]),
+        np.concatenate([each.probabilities_UK for each in means]),
+        [patient for each in means for patient in each.patients],
+        positive=record.data.positive,
+        resamples=RESAMPLES,
+        seed=record.seed,
+    )
+    return {f"{OF_PATIENTS}{name}": interval for name, interval in found.items()}
 
 
 def weighted_accuracy(weights_BN: Floats, labels_N: Ints, predicted_N: Ints) -> Floats:

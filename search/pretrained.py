@@ -95,7 +95,7 @@ def fetch_weights(space: Space) -> None:
     """Download the classifiers' weights that a user named, those that are not here yet. Raises: DataError."""
     from trainables.classifiers.pretrained import ensure
 
-    for value in _options(space.dimension(WEIGHTS)):
+    for value in dict.fromkeys(value for variant in space.variants(WEIGHTS) for value in _options(variant)):
         if value != SCRATCH:
             ensure(str(value), allow_download=True)
 
@@ -119,15 +119,26 @@ def leave_missing_weights(
     """
     if WEIGHTS not in space.names:
         return space, ()
-    names = _options(space.dimension(CLASSIFIER_NAME)) if CLASSIFIER_NAME in space.names else ()
-    classifiers = names or (budget.settings.get(CLASSIFIER_NAME, ClassifierConfig().name),)
-    dimension = space.dimension(WEIGHTS)
-    tried = {(value, name): missing(str(name), str(value)) for value in _options(dimension) for name in classifiers}
-    reasons = {value: reason for (value, _), reason in tried.items() if reason is not None}
-    if reasons and (WEIGHTS in named or len(reasons) == len(_options(dimension))):
-        raise SpaceError(next(iter(reasons.values())))
-    notes = tuple(f"Left out of the space: {reason}" for reason in reasons.values())
-    return (space.without(dimension, *reasons) if reasons else space), notes
+    notes: list[str] = []
+    for variant in space.variants(WEIGHTS):
+        values, names = _options(variant), _classifiers(space, variant, budget)
+        tried = {(value, name): missing(str(name), str(value)) for value in values for name in names}
+        reasons = {value: reason for (value, _), reason in tried.items() if reason is not None}
+        if reasons and (WEIGHTS in named or len(reasons) == len(values)):
+            raise SpaceError(next(iter(reasons.values())))
+        if reasons:
+            space = space.without(variant, *reasons)
+            notes += [f"Left out of the space: {reason}" for reason in reasons.values()]
+    return space, tuple(dict.fromkeys(notes))
+
+
+def _classifiers(space: Space, variant: Dimension, budget: Budget) -> tuple[Value, ...]:
+    """The classifiers that a dimension holds for: those of its condition, else all that are trained."""
+    if variant.when is not None and variant.when.parent == CLASSIFIER_NAME:
+        return variant.when.values
+    if CLASSIFIER_NAME in space.names:
+        return tuple(value for each in space.variants(CLASSIFIER_NAME) for value in _options(each))
+    return (budget.settings.get(CLASSIFIER_NAME, ClassifierConfig().name),)
 
 
 def _without_generator(space: Space, generator: Value, reason: str) -> Space:

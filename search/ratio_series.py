@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlflow_tracking.pictures import caveats
 from mlflow_tracking.ratio_figure import ScoreAtRatio, ratio_figure
-from search.pooled_intervals import table_intervals
+from search.pooled_intervals import score_intervals
 from spaces.presets.sweep_ratio import GENERATORS, SWEEP_RATIO
 from spaces.space import GENERATOR_NAME
 from trainables.ledger import SearchRecord
@@ -51,7 +51,7 @@ def draw_ratio_figure(record: SearchRecord, trials: Sequence[TrialResult], path:
 def _point(record: SearchRecord, trial: TrialResult) -> ScoreAtRatio | None:
     """A trial's score: with its interval where it has one, the mean over folds otherwise."""
     ratio = float(trial.config.get("synthetic.ratio", 0.0))
-    interval = table_intervals(trial, record).get(record.metric)
+    interval = score_intervals(trial, record).get(record.metric)
     if interval is not None:
         return ScoreAtRatio(ratio=ratio, score=interval.estimate, low=interval.low, high=interval.high)
     summary = trial.scores.get(record.metric)

@@ -35,7 +35,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSearch:
-    """A search to start. ``data`` None means the embedded phantom.
+    """A search to start. ``data`` None means the embedded phantom; ``folds_given`` whether the user named folds.
 
     ``max_copy_rate`` is the copy rate above which no trial can be the best; None: no limit. ``lock_test`` is the share
     of the images that is locked away before the search; None: what the split file says, or nothing. ``show_images``
@@ -52,6 +52,7 @@ class NewSearch:
     skip_bad_images: bool
     trials: int
     protocol: Protocol
+    folds_given: bool
     split_file: str | None
     lock_test: float | None
     show_images: bool

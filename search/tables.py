@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from search.pooled_intervals import table_intervals
+from search.pooled_intervals import score_intervals
 from search.table_claims import Comparison, Judgement, judge
 from spaces.budget import budget_named
 from spaces.generators import TextualInversionConfig
@@ -103,7 +103,7 @@ def _cell(row: Row, table: PaperTable, record: SearchRecord, trials: Sequence[Tr
     remark = _remark(trial, record) if trial is not None else _absence(row, table, record.space)
     if trial is None or remark:
         return Cell(row=row, trial=trial, remark=remark, scores={}, intervals={})
-    return Cell(row=row, trial=trial, remark="", scores=trial.scores, intervals=table_intervals(trial, record))
+    return Cell(row=row, trial=trial, remark="", scores=trial.scores, intervals=score_intervals(trial, record))
 
 
 def _remark(trial: TrialResult, record: SearchRecord) -> str:

@@ -10,6 +10,7 @@ import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -76,11 +77,14 @@ class Environment:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FoldOutcome:
-    """A finished fold, the weights of its classifier (named CPU tensors) and, of a trial's first, its feature map."""
+    """A finished fold and the weights of its classifier (named CPU tensors).
+
+    ``feature_map`` computes what figures show of the training images, of a trial's first fold; it changes nothing.
+    """
 
     result: FoldResult
     classifier_state: dict[str, Tensor]
-    feature_map: FeatureMap | None = None
+    feature_map: Callable[[], FeatureMap] | None = None
 
 
 def run_fold(config: TrialConfig, split: FoldSplit, environment: Environment) -> FoldOutcome:
@@ -140,14 +144,8 @@ class _Fold:
             name=self._split.name,
             locked=self._split.locked,
         )
-        shown = self._feature_map(classifier, real, synthetic) if self._split.fold == 0 else None
-        return FoldOutcome(result=result, classifier_state=classifier.state(), feature_map=shown)
-
-    def _feature_map(
-        self, classifier: training.TrainedClassifier, real: ImageSet, synthetic: ImageSet | None
-    ) -> FeatureMap:
-        """What figures show of the training images; computed after the scores, so that it can change none."""
-        return feature_map(
+        draw = partial(
+            feature_map,
             classifier,
             real,
             synthetic,
@@ -155,6 +153,9 @@ class _Fold:
             augment=self._augment,
             per_class=max(1, OF_A_KIND // len(real.classes)),
             seed=self._seed("feature map"),
+        )
+        return FoldOutcome(
+            result=result, classifier_state=classifier.state(), feature_map=draw if self._split.fold == 0 else None
         )
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from spaces.config import trial_config
 from trainables import feature_map
 from trainables.errors import RetryableTrialError
+from trainables.feature_map import FeatureMap
 from trainables.results import FoldResult, summarise
 from trainables.session import Session, use_threads
 from trainables.trial import best_device, run_trial
@@ -96,8 +98,15 @@ class FoldTrainable(tune.Trainable):  # type: ignore[misc]
         weights = ledger.trial_folder(self._trial_id) / WEIGHTS
         weights.mkdir(exist_ok=True)
         save_file(outcome.classifier_state, weights / f"fold_{split.fold}.safetensors")
-        if outcome.feature_map is not None:
-            folder = ledger.trial_folder(self._trial_id) / feature_map.FOLDER
-            outcome.feature_map.write(folder, show_images=self._session.record.show_images)
         ledger.record_fold(self._trial_id, outcome.result)
+        if outcome.feature_map is not None:
+            self._draw_map(outcome.feature_map)
         return outcome.result
+
+    def _draw_map(self, draw: Callable[[], FeatureMap]) -> None:
+        """Compute what figures show; the fold is on record, and no figure is worth a trial."""
+        folder = self._session.ledger.trial_folder(self._trial_id)
+        try:
+            draw().write(folder / feature_map.FOLDER, show_images=self._session.record.show_images)
+        except Exception:
+            (folder / "feature_map_error.txt").write_text(traceback.format_exc(), "utf-8")

@@ -70,6 +70,7 @@ def test_a_confirmation_is_stopped_resumed_and_ends_in_a_verdict(workplace: Work
     assert {row["state"] for row in verdict["rows"]} == {"completed"}
     assert all(row["locked"]["mean"] is not None for row in verdict["rows"])
     assert json.loads((folder / "result.json").read_text())["confirmation"] == verdict
+    assert verdict["sentences"][0] in workplace.run_command(workplace.subcommand("show", "found")).stdout
     ledger = Ledger(folder / "confirm")
     assert ledger.storage == workplace.folder / "searches"
     searched = {fold.predictions for trial in Ledger(folder).trials() for fold in trial.folds}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from search.candidates import affordable, candidates, plan, spent
+from search.candidates import affordable, candidates, plan, protocol_of, spent
 from spaces.presets import PRESETS
 from spaces.protocol import Protocol
 from spaces.reference import reference_policies
@@ -66,8 +66,40 @@ def test_the_best_comes_first_then_the_references_then_the_next_best(record: Sea
 def test_a_reference_that_is_the_best_stands_once(record: SearchRecord) -> None:
     trials = [replace(each, folds=()) if each.id in ("t0002", "t0003") else each for each in searched()]
     found = candidates(record, trials, top=3)
+    assert [each.trial for each in found[:2]] == ["t0001", "t0000"]
     assert [each.role for each in found[:3]] == ["affine", "none", "mixup"]
     assert len({repr(sorted(each.config.items())) for each in found}) == len(found)
+
+
+def test_references_are_trained_as_the_best_trial_is(record: SearchRecord) -> None:
+    tuned = trial(4, {**DCGAN, "classifier.learning_rate": 0.004}, 0.95, seconds=2.0)
+    found = candidates(record, [*searched(), tuned], top=1)
+    assert found[0].trial == "t0004"
+    assert {each.config["classifier.learning_rate"] for each in found} == {0.004}
+    none = next(each for each in found if each.role == "none")
+    assert (none.config["mixer.name"], none.trial) == ("real", None)
+
+
+def test_one_computation_stands_once_whatever_it_leaves_open(record: SearchRecord) -> None:
+    explicit = {**reference_policies(SPACE)["none"], "classifier.batch_size": 32}
+    trials = [replace(trial(0, explicit, 0.99, seconds=1.0)), *searched()[1:]]
+    found = candidates(record, trials, top=1)
+    assert (found[0].role, found[0].trial) == ("none", "t0000")
+    assert sum(each.role == "none" for each in found) == 1
+
+
+def test_a_completed_trial_is_named_before_a_failed_one_of_the_same_computation(record: SearchRecord) -> None:
+    failed = replace(trial(0, DCGAN, 0.9, seconds=1.0), state="failed", folds=())
+    again = replace(searched()[2], id="t0005")
+    assert candidates(record, [failed, again], top=1)[0].trial == "t0005"
+
+
+def test_a_fixed_validation_part_is_divided_afresh_and_sites_stay(record: SearchRecord) -> None:
+    split = replace(record, protocol=Protocol(kind="split", validation=0.1), folds=1)
+    assert protocol_of(split, repeats=2, test_repeats=3) == Protocol(folds=5, repeats=2, validation=0.1, test_repeats=3)
+    assert plan(split, candidates(split, searched(), top=1), repeats=2, test_repeats=3).evaluations == 13
+    sites = replace(record, protocol=Protocol(kind="sites"), folds=4)
+    assert protocol_of(sites, repeats=2, test_repeats=0).kind == "sites"
 
 
 def test_an_evaluation_costs_what_was_computed_and_what_was_found(record: SearchRecord) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from search import cli, runner
-from search.pretrained import leave_missing, leave_missing_weights
+from search.pretrained import fetch_weights, leave_missing, leave_missing_weights
 from search.settings import NewSearch
 from spaces.budget import BUDGETS
 from spaces.config import check_space, with_setting
@@ -197,6 +197,75 @@ def test_weights_of_a_classifier_that_are_missing_leave_with_a_line() -> None:
 def test_weights_that_were_named_or_are_the_only_ones_are_refused(space: Space, named: tuple[str, ...]) -> None:
     with pytest.raises(SpaceError, match=r"a/b is not here\."):
         leave_missing_weights(space, QUICK, named=named, missing=lacking("a/b"))
+
+
+def by_classifier(**weights: str) -> Space:
+    """A space with small_cnn, which has no weights, and some of each named classifier."""
+    lines = [
+        f"  - {{name: classifier.pretrained, type: choice, options: [{options}], default: {options.split(',')[0]}, "
+        f"when: {{classifier.name: [{classifier}]}}}}"
+        for classifier, options in weights.items()
+    ]
+    names = ", ".join(["small_cnn", *weights])
+    return space_from_yaml(
+        f"""
+name: weights
+dimensions:
+  - {{name: mixer.name, type: choice, options: [real], default: real}}
+  - {{name: classifier.name, type: choice, options: [{names}], default: small_cnn}}
+"""
+        + "\n".join(lines),
+        source="a test",
+    )
+
+
+def absent(*pairs: tuple[str, str]) -> Callable[[str, str], str | None]:
+    """A machine where small_cnn starts from nothing but random weights, and others not from those of ``pairs``."""
+
+    def missing(classifier: str, value: str) -> str | None:
+        lacks = (classifier == "small_cnn" and value != "none") or (classifier, value) in pairs
+        return f"{value} is not here for {classifier}." if lacks else None
+
+    return missing
+
+
+def test_weights_under_a_condition_are_tried_with_its_classifiers_alone() -> None:
+    space = by_classifier(resnet50="a/b")
+    assert leave_missing_weights(space, QUICK, named=("classifier.pretrained",), missing=absent()) == (space, ())
+
+
+def test_weights_of_every_condition_are_tried_and_leave_it_alone() -> None:
+    space = by_classifier(resnet50="none, a/b", vgg16="none, a/b")
+    left, notes = leave_missing_weights(space, QUICK, named=(), missing=absent(("vgg16", "a/b")))
+    assert (left, notes) == (
+        by_classifier(resnet50="none, a/b", vgg16="none"),
+        ("Left out of the space: a/b is not here for vgg16.",),
+    )
+    with pytest.raises(SpaceError, match=r"c/d is not here for vgg16\."):
+        leave_missing_weights(
+            by_classifier(resnet50="a/b", vgg16="c/d"), QUICK, named=(), missing=absent(("vgg16", "c/d"))
+        )
+
+
+def test_weights_without_a_condition_on_classifiers_are_tried_with_all_of_the_space() -> None:
+    text = """
+name: weights
+dimensions:
+  - {name: mixer.name, type: choice, options: [real, mixup], default: real}
+  - {name: classifier.name, type: choice, options: [vgg16, small_cnn], default: vgg16}
+  - {name: classifier.pretrained, type: choice, options: [none, a/b], default: none, when: {mixer.name: [real]}}
+"""
+    _, notes = leave_missing_weights(space_from_yaml(text, source="a test"), QUICK, named=(), missing=absent())
+    assert notes == ("Left out of the space: a/b is not here for small_cnn.",)
+
+
+def test_weights_of_every_condition_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
+    monkeypatch.setattr(
+        "trainables.classifiers.pretrained.ensure", lambda value, *, allow_download: fetched.append(value)
+    )
+    fetch_weights(by_classifier(resnet50="none, a/b", vgg16="none, c/d"))
+    assert fetched == ["a/b", "c/d"]
 
 
 def test_a_space_that_names_no_weights_stays_as_it_is() -> None:

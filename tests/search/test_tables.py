@@ -14,7 +14,7 @@ from rich.console import Console
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score
 
-from search.pooled_intervals import table_intervals, weighted_accuracy, weighted_macro_f1
+from search.pooled_intervals import score_intervals, weighted_accuracy, weighted_macro_f1
 from search.ratio_series import draw_ratio_figure
 from search.table_claims import judge
 from search.table_text import print_table, table_markdown
@@ -245,12 +245,14 @@ def test_intervals_of_accuracy_and_f1_are_scikit_learns_scores_on_resampled_imag
 
 def test_the_interval_of_a_trial_holds_its_pooled_score(ordered: Ledger) -> None:
     trial, record = ordered.trials()[0], ordered.search()
-    found = table_intervals(trial, record)
+    found = score_intervals(trial, record)
     hits = [int(np.argmax(each.probabilities)) == each.label for fold in trial.folds for each in fold.predictions]
-    assert set(found) == {"accuracy", "macro_f1", "balanced_accuracy", "auroc"}
+    assert set(found) == {
+        "accuracy", "macro_f1", "balanced_accuracy", "auroc", "patient_balanced_accuracy", "patient_auroc",
+    }  # fmt: skip
     assert found["accuracy"].estimate == pytest.approx(np.mean(hits))
     assert found["accuracy"].low < found["accuracy"].estimate < found["accuracy"].high
-    assert table_intervals(replace(trial, folds=()), record) == {}
+    assert score_intervals(replace(trial, folds=()), record) == {}
 
 
 def test_the_sweep_ends_in_a_picture_and_no_other_search_does(tmp_path: Path, ordered: Ledger) -> None:

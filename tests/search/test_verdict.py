@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from search.verdict import Verdict, judge, print_verdict
+from search.verdict import Verdict, judge
+from search.verdict_text import print_verdict, sentences
 from spaces.presets import PRESETS
 from spaces.protocol import Protocol
 from spaces.space import Assignment
@@ -73,7 +74,7 @@ def noisy(mean: float, seed: int) -> list[float]:
 
 def text_of(verdict: Verdict) -> str:
     out = StringIO()
-    print_verdict(Console(file=out, width=200, markup=False), verdict)
+    print_verdict(Console(file=out, width=200, markup=False), verdict, ["A caution."])
     return out.getvalue()
 
 
@@ -84,16 +85,18 @@ def test_a_clear_improvement_is_claimed_with_its_numbers(record: SearchRecord) -
     expected = corrected_resampled_t_test(np.subtract(best, none).tolist(), n_train=160, n_test=TEST)
     assert found == expected
     assert verdict.comparisons[0].p_holm == expected.p_value
-    assert verdict.sentences[0].startswith("Verdict: t0000")
-    assert "is better than no augmentation (+0.1" in verdict.sentences[0]
-    assert "in balanced accuracy" in text_of(verdict)
+    claimed, numbers = sentences(verdict)
+    assert claimed.startswith("Verdict: t0000")
+    assert claimed.endswith("is better than no augmentation in balanced accuracy.")
+    assert "is better than no augmentation (+0.1" in numbers
+    assert "A caution." in text_of(verdict)
 
 
 def test_equal_policies_are_called_equal_whatever_their_order(record: SearchRecord) -> None:
     for seed in range(5):
         trials = [trial(0, noisy(0.7, seed)), trial(1, noisy(0.7, seed + 100), "none")]
-        assert (
-            judge(record, [], trials, searched_as={}).sentences[0].startswith("Verdict: nothing beats the references")
+        assert sentences(judge(record, [], trials, searched_as={}))[0].startswith(
+            "Verdict: nothing beats the references"
         )
 
 
@@ -101,7 +104,7 @@ def test_a_policy_that_is_worse_beats_nothing(record: SearchRecord) -> None:
     verdict = judge(record, [], [trial(0, noisy(0.6, 1)), trial(1, noisy(0.8, 2), "none")], searched_as={})
     assert verdict.comparisons[0].p_holm is not None
     assert verdict.comparisons[0].p_holm < 0.05
-    assert verdict.sentences[0].startswith("Verdict: nothing beats the references")
+    assert sentences(verdict)[0].startswith("Verdict: nothing beats the references")
 
 
 def test_p_values_are_corrected_for_the_number_of_references(record: SearchRecord) -> None:
@@ -112,17 +115,21 @@ def test_p_values_are_corrected_for_the_number_of_references(record: SearchRecor
     assert verdict.comparisons[1].p_holm == pytest.approx(max(2 * (raw[0] or 0), raw[1] or 0))
 
 
-def test_a_search_whose_best_is_a_reference_has_found_nothing(record: SearchRecord) -> None:
+def test_a_best_trial_that_is_a_reference_is_compared_like_any_other(record: SearchRecord) -> None:
     trials = [trial(0, noisy(0.8, 1), "affine"), trial(1, noisy(0.7, 2), "none")]
-    verdict = judge(record, [], trials, searched_as={})
-    assert "is itself 'classical augmentation (affine)'" in verdict.sentences[0]
+    told = sentences(judge(record, [], trials, searched_as={}))
+    assert "is better than no augmentation" in told[0]
+    assert not any("not shown" in sentence for sentence in told)
+    trials = [trial(0, noisy(0.7, 1), "affine"), trial(1, noisy(0.7, 2), "none")]
+    told = sentences(judge(record, [], trials, searched_as={}))
+    assert "is itself 'classical augmentation (affine)' and is not shown to be better" in told[0]
 
 
 def test_less_of_a_score_that_is_to_be_minimized_is_an_improvement(record: SearchRecord) -> None:
     lower = replace(record, metric="calibration_error")
     trials = [trial(0, noisy(0.9, 1)), trial(1, noisy(0.7, 2), "none")]
     verdict = judge(lower, [], trials, searched_as={})
-    assert "is better than no augmentation (+0.2" in verdict.sentences[0]
+    assert "is better than no augmentation (+0.2" in sentences(verdict)[1]
 
 
 def test_optimism_is_the_searchs_score_minus_the_confirmed_one(record: SearchRecord) -> None:
@@ -131,7 +138,7 @@ def test_optimism_is_the_searchs_score_minus_the_confirmed_one(record: SearchRec
     verdict = judge(record, searched, trials, searched_as={"t0000": "t0007", "t0001": None})
     assert verdict.rows[0].optimism == pytest.approx(0.1)
     assert verdict.rows[1].optimism is None
-    assert any("0.100 too hopeful" in sentence for sentence in verdict.sentences)
+    assert any("0.100 too hopeful" in sentence for sentence in sentences(verdict))
 
 
 def test_the_locked_test_set_is_reported_apart_from_the_splits(record: SearchRecord) -> None:
@@ -148,19 +155,52 @@ def test_the_locked_test_set_is_reported_apart_from_the_splits(record: SearchRec
     assert locked is not None
     assert locked.difference == pytest.approx(0.3)
     assert locked.low > 0
-    assert any("locked test set" in sentence and "+0.300" in sentence for sentence in verdict.sentences)
+    assert any("locked test set" in sentence and "+0.300" in sentence for sentence in sentences(verdict))
     assert "locked test" in text_of(verdict)
+
+
+@pytest.mark.parametrize(
+    ("locked", "claim"),
+    [
+        ((0.9, 0.95, 0.9, 0.9, 0.95), "on fresh splits in balanced accuracy and on the locked test set"),
+        ((0.6, 0.65, 0.6, 0.65, 0.6), "the locked test set does not show it"),
+        ((0.1, 0.15, 0.1, 0.1, 0.15), "no improvement is claimed"),
+    ],
+)
+def test_an_improvement_on_the_splits_is_claimed_as_far_as_the_locked_test_set_lets_it(
+    record: SearchRecord, locked: tuple[float, ...], claim: str
+) -> None:
+    theirs = [0.6, 0.65, 0.6, 0.65, 0.6]
+    trials = [trial(0, noisy(0.8, 1), locked=locked), trial(1, noisy(0.7, 2), "none", locked=theirs)]
+    assert claim in sentences(judge(record, [], trials, searched_as={}))[0]
+
+
+def test_intervals_are_of_the_searchs_own_metric(record: SearchRecord) -> None:
+    trials = [trial(0, noisy(0.7, 1)), trial(1, noisy(0.7, 2), "none")]
+    for metric, has_one in {"accuracy": True, "auroc": True, "patient_auroc": True, "calibration_error": False}.items():
+        row = judge(replace(record, metric=metric), [], trials, searched_as={}).rows[0]
+        assert (row.interval is not None) == has_one, metric
+    accuracy = judge(replace(record, metric="accuracy"), [], trials, searched_as={}).rows[0].interval
+    assert accuracy is not None
+    assert accuracy.estimate == pytest.approx(0.8)
 
 
 def test_undefined_scores_and_unfinished_trials_are_said(record: SearchRecord) -> None:
     failed = replace(trial(1, [], "none"), state="failed", error="DivergedError: x")
     verdict = judge(record, [], [trial(0, noisy(0.7, 1)), failed], searched_as={})
     assert verdict.comparisons[0].splits.mean is None
-    assert any("no augmentation (not evaluated)" in sentence for sentence in verdict.sentences)
-    assert any("t0001" in sentence and "(failed)" in sentence for sentence in verdict.sentences)
+    assert any("no augmentation (not evaluated)" in sentence for sentence in sentences(verdict))
+    assert any("t0001" in sentence and "(failed)" in sentence for sentence in sentences(verdict))
 
 
-def test_a_locked_test_set_that_was_opened_before_is_said(record: SearchRecord) -> None:
+def test_the_optimism_of_a_policy_that_was_not_evaluated_to_its_end_is_not_told(record: SearchRecord) -> None:
+    stopped = replace(trial(0, noisy(0.7, 1)), state="failed")
+    searched = [trial(7, [0.9] * FOLDS)]
+    verdict = judge(record, searched, [stopped, trial(1, noisy(0.7, 2), "none")], searched_as={"t0000": "t0007"})
+    assert verdict.rows[0].optimism is None
+
+
+def test_what_was_not_fresh_is_said(record: SearchRecord) -> None:
     trials = [trial(0, noisy(0.7, 1)), trial(1, noisy(0.7, 2), "none")]
-    verdict = judge(record, [], trials, searched_as={}, locked_before=True)
-    assert "An earlier confirmation has opened the locked test set" in verdict.sentences[-1]
+    told = sentences(judge(record, [], trials, searched_as={}, reused=("The sites are old.",)))
+    assert "The sites are old." in told

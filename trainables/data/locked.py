@@ -1,9 +1,12 @@
-"""The locked test set: patients that no part of a search sees, chosen before any image is decoded."""
+"""The locked test set: patients that no part of a search sees, chosen before any image is decoded.
+
+Copies of their images that the choice could not know of are found when the set is unlocked.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from trainables.data.cohort import (
     group_names,
     table_digest,
 )
-from trainables.data.labels import LabelTable, read_labels, split_named
+from trainables.data.labels import LabelledImage, LabelTable, read_labels, split_named
 from trainables.data.readers import SliceRule
 from trainables.data.splits import hold_out
 from trainables.errors import DataError
@@ -59,7 +62,9 @@ class Source:
         """The same source, named so that it is found from every folder."""
         inside = self.labels is None or (Path(self.data) / self.labels).is_file()
         labels = self.labels if inside else str(Path(str(self.labels)).resolve())
-        return replace(self, data=str(Path(self.data).resolve()), labels=labels)
+        own = self.split_file in (None, OWN_SPLITS)
+        split_file = self.split_file if own else str(Path(str(self.split_file)).resolve())
+        return replace(self, data=str(Path(self.data).resolve()), labels=labels, split_file=split_file)
 
     def digest(self, table: LabelTable) -> str:
         """The digest of a table's files, rows and reading: that of the cohort decoded from it."""
@@ -75,6 +80,21 @@ class Source:
             is_phantom=self.is_phantom,
             on_progress=on_progress,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unlocked:
+    """All images of a data set, once its locked test set is opened.
+
+    Args:
+        cohort: searched and locked images, decoded.
+        seen: the locked images that the search has seen in another copy, sorted ids: those that share a group with a
+            searched image (``Entry.group``), and those nearly equal to one (``Cohort.near_duplicates``, which lists
+            ``MAX_PAIRS`` pairs at most: where it is full, these are not all).
+    """
+
+    cohort: Cohort
+    seen: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +138,8 @@ class LockedTest:
         tuples = {name: tuple(data[name]) for name in ("ids", "labels", "patients", "classes")}
         return cls(**{**data, **tuples, "source": Source(**data["source"])})
 
-    def unlock(self, *, cache: Path, on_progress: OnProgress | None = None) -> Cohort:
-        """Decode searched and locked images together.
+    def unlock(self, *, cache: Path, on_progress: OnProgress | None = None) -> Unlocked:
+        """Decode searched and locked images together, and look for copies among them.
 
         Raises:
             DataError: a file, a label or the reading of one has changed since the images were locked.
@@ -137,7 +157,8 @@ class LockedTest:
                 f"the {' and the '.join(changed)} images of '{self.source.data}' are not those of the day they were "
                 f"locked; expected the same files, labels and patients. Restore them, or start a new search."
             )
-        return self.source.decode(table, cache=cache, on_progress=on_progress)
+        cohort = self.source.decode(table, cache=cache, on_progress=on_progress)
+        return Unlocked(cohort=cohort, seen=_seen(cohort, frozenset(self.ids)))
 
 
 def lock(table: LabelTable, source: Source, *, share: float | None, seed: int) -> LockedTest | None:
@@ -146,15 +167,15 @@ def lock(table: LabelTable, source: Source, *, share: float | None, seed: int) -
     Args:
         table: all labelled images.
         source: how they are read.
-        share: of the images, about, whole patients, stratified by class; files with equal bytes stay together. None:
-            the part "test" of the split file, if there is one.
+        share: about this share of the images is locked, drawn by whole patients, stratified by class; files with
+            equal bytes stay together. None: the part "test" of the split file, if there is one.
         seed: the search's seed.
 
     Returns:
         The locked images; None where nothing is to be locked.
 
     Raises:
-        DataError: classes or patients cannot be divided so.
+        DataError: classes or patients cannot be divided so, or the split file puts equal files on both sides.
     """
     if share is not None:
         ids = _drawn(table, share, seed)
@@ -165,7 +186,8 @@ def lock(table: LabelTable, source: Source, *, share: float | None, seed: int) -
     if not ids:
         return None
     held, kept = table.part(ids, inside=True), table.part(ids, inside=False)
-    _check_sides(table, held, kept)
+    if share is None:
+        _check_sides(table, held, kept)
     return LockedTest(
         ids=tuple(row.id for row in held.rows),
         labels=tuple(table.classes.index(row.label) for row in held.rows),
@@ -178,20 +200,42 @@ def lock(table: LabelTable, source: Source, *, share: float | None, seed: int) -
 
 
 def _drawn(table: LabelTable, share: float, seed: int) -> list[str]:
-    contents = [" ".join(map(file_digest, files_of(row))) or row.id for row in table.rows]
-    groups = group_names([row.patient for row in table.rows], contents)
+    groups = group_names([row.patient for row in table.rows], [_content(row) for row in table.rows])
     labels = [table.classes.index(row.label) for row in table.rows]
     chosen = hold_out(labels, groups, share=share, seed=stream(seed, "locked"), what="the locked test set")
     return [table.rows[position].id for position in chosen]
 
 
+def _content(row: LabelledImage) -> str:
+    """The digest of an image's files, whatever its mask; its id in an archive, where nothing tells before decoding."""
+    return " ".join(map(file_digest, files_of(replace(row, mask=None)))) or row.id
+
+
+def _seen(cohort: Cohort, locked: Collection[str]) -> tuple[str, ...]:
+    """The ids of locked images that have a copy, or a patient, on the other side."""
+    groups = {entry.group for entry in cohort.entries if entry.id not in locked}
+    seen = {entry.id for entry in cohort.entries if entry.id in locked and entry.group in groups}
+    for one, other in cohort.near_duplicates:
+        if (one in locked) != (other in locked):
+            seen.add(one if one in locked else other)
+    return tuple(sorted(seen))
+
+
 def _check_sides(table: LabelTable, held: LabelTable, kept: LabelTable) -> None:
-    """Raises: DataError where a patient is on both sides, or a class on one only."""
+    """Raises: DataError where a patient or equal files are on both sides, or a class on one only."""
     both = sorted({row.patient for row in held.rows} & {row.patient for row in kept.rows})
     if both:
         raise DataError(
             f"--split-file puts {len(both)} patients into test and elsewhere, '{both[0]}' the first; expected each "
             f"patient in one part. Correct the file."
+        )
+    # Patients are whole here, so a group of images crosses the border only where two files are equal.
+    elsewhere = {_content(row): row.id for row in kept.rows}
+    copies = [(row.id, elsewhere[content]) for row in held.rows if (content := _content(row)) in elsewhere]
+    if copies:
+        raise DataError(
+            f"--split-file puts {len(copies)} images into test whose bytes are also elsewhere, '{copies[0][0]}' and "
+            f"'{copies[0][1]}' the first; expected equal files in one part. Correct the file, or remove the copies."
         )
     for name, side in {"the part 'test'": held, "what is left for the search": kept}.items():
         missing = sorted(set(table.classes) - set(side.classes))
@@ -201,6 +245,10 @@ def _check_sides(table: LabelTable, held: LabelTable, kept: LabelTable) -> None:
 
 def _with_parts(table: LabelTable, file: Path | None) -> LabelTable:
     """A table whose rows have the parts of a file; of the labels themselves where there is none."""
+    if table.rows[0].path is None and file is not None:
+        raise DataError(
+            f"--split-file '{file}' was given with an archive, which has parts; use --split-file {OWN_SPLITS}."
+        )
     where = f"the column 'split' of {table.source}" if file is None else f"'{file}'"
     given = {row.id: row.split for row in table.rows} if file is None else _read_parts(file)
     unknown = [name for name in given if name not in {row.id for row in table.rows}]
@@ -211,28 +259,31 @@ def _with_parts(table: LabelTable, file: Path | None) -> LabelTable:
             f"--split-file: {len(missing or unknown)} images have a fault in {where}, '{name}' {problem}; expected a "
             f"row 'path,split' for every image, with train, val or test."
         )
-    if table.rows[0].path is None and file is not None:
-        raise DataError(
-            f"--split-file '{file}' was given with an archive, which has parts; use --split-file {OWN_SPLITS}."
-        )
     return replace(table, rows=tuple(replace(row, split=given[row.id]) for row in table.rows))
 
 
 def _read_parts(file: Path) -> dict[str, str]:
-    """Path to part, from the columns ``path`` and ``split`` of a CSV file."""
+    """Path to part, from the columns ``path`` and ``split`` of a CSV file; a short row has no part."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as text:
-            rows: Sequence[Mapping[str, str | None]] = list(csv.DictReader(text))
+            reader = csv.DictReader(text)
+            rows = [(f"line {reader.line_num} of '{file}'", row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"--split-file '{file}' cannot be read ({error}); give a CSV with the columns path and split."
         ) from None
-    if not rows or not {"path", "split"} <= set(rows[0]):
+    if not rows or not {"path", "split"} <= set(rows[0][1]):
         raise DataError(f"--split-file '{file}' lacks rows with the columns path and split; give a CSV that has them.")
-    return {
-        (row["path"] or "").strip(): split_named((row["split"] or "").strip(), f"line {number} of '{file}'")
-        for number, row in enumerate(rows, start=2)
-    }
+    parts: dict[str, str] = {}
+    for where, row in rows:
+        path, split = ((row[name] or "").strip() for name in ("path", "split"))
+        if not path and not split:
+            continue
+        if not path or path in parts:
+            problem = f"names '{path}' again" if path else "has a part and no path"
+            raise DataError(f"--split-file: {where} {problem}; expected one row for each image. Correct the row.")
+        parts[path] = split_named(split, where)
+    return parts
 
 
 def has_part(table: LabelTable, part: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from trainables.metrics.catalogue import OF_PATIENTS, PATIENT_SCORES
 from trainables.metrics.classification import Floats, Ints, checked, scores
-from trainables.metrics.intervals import Interval, bootstrap_by_patient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,43 +81,3 @@ def patient_scores(
     means = patient_means(labels_N, probabilities_NK, patients)
     found = scores(means.labels_U, means.probabilities_UK, classes, positive)
     return {name: found[name.removeprefix(OF_PATIENTS)] for name in PATIENT_SCORES}
-
-
-def patient_intervals(
-    labels_N: npt.ArrayLike,
-    probabilities_NK: npt.ArrayLike,
-    patients: Sequence[str],
-    *,
-    positive: int,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int,
-) -> Mapping[str, Interval | None]:
-    """Intervals of the patients' balanced accuracy and AUROC, as ``bootstrap_by_patient`` gives them for images.
-
-    Args:
-        labels_N: class indices, N >= 1.
-        probabilities_NK: in [0, 1], rows sum to 1.
-        patients: N patient names.
-        positive: index of the positive class.
-        resamples: how many.
-        level: share of the resamples inside the interval.
-        seed: every draw descends from it.
-
-    Returns:
-        Intervals by the names of the scores, "patient_balanced_accuracy" and "patient_auroc".
-
-    Raises:
-        ValueError: on empty, non-finite or misshapen input, or where an image has no patient.
-    """
-    means = patient_means(labels_N, probabilities_NK, patients)
-    found = bootstrap_by_patient(
-        means.labels_U,
-        means.probabilities_UK,
-        means.patients,
-        positive=positive,
-        resamples=resamples,
-        level=level,
-        seed=seed,
-    )
-    return {f"{OF_PATIENTS}{name}": interval for name, interval in found.items()}

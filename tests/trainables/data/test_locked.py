@@ -95,7 +95,18 @@ def test_unlocking_gives_all_images_once_the_data_are_the_same(
     monkeypatch.chdir(folder.parent)
     locked = locked_of(Path("data"))
     monkeypatch.chdir(tmp_path.parent)
-    assert len(locked.unlock(cache=tmp_path / "cache")) == 40
+    unlocked = locked.unlock(cache=tmp_path / "cache")
+    assert (len(unlocked.cohort), unlocked.seen) == (40, ())
+
+
+def test_a_split_file_is_found_from_every_folder_and_the_labels_own_parts_stay_a_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Path(parts_file(folder, ("train", "val", "test")))
+    monkeypatch.chdir(folder.parent)
+    (folder.parent / OWN_SPLITS).mkdir()
+    assert Source(data="data", split_file=file.name).absolute().split_file == str(file)
+    assert Source(data="data", split_file=OWN_SPLITS).absolute().split_file == OWN_SPLITS
 
 
 @pytest.mark.parametrize("where", ["locked", "searched"])
@@ -156,6 +167,55 @@ def test_a_split_file_must_name_every_image_and_no_other(folder: Path) -> None:
         Source(data=str(folder), split_file=str(file.with_name("none.csv"))).table()
 
 
+@pytest.mark.parametrize(
+    ("row", "refusal"),
+    [
+        ("bright-1-0.png,test", r"line 42 of '.*parts.csv' names 'bright-1-0.png' again"),
+        ("bright-1-0.png,train", r"line 42 of '.*parts.csv' names 'bright-1-0.png' again"),
+        (",train", r"line 42 of '.*parts.csv' has a part and no path"),
+    ],
+)
+def test_a_path_that_stands_twice_or_not_at_all_in_a_split_file_is_refused_by_its_line(
+    folder: Path, row: str, refusal: str
+) -> None:
+    file = Path(parts_file(folder, ("train", "val", "test")))
+    file.write_text(f"{file.read_text()}{row}\n")
+    with pytest.raises(DataError, match=refusal):
+        Source(data=str(folder), split_file=str(file)).table()
+
+
+def test_empty_rows_of_a_split_file_count_for_nothing_and_short_ones_have_no_part(folder: Path) -> None:
+    file = Path(parts_file(folder, ("train", "val", "test")))
+    text = file.read_text()
+    file.write_text(text.replace("\n", "\n\n,\n \n", 1))
+    assert has_part(Source(data=str(folder), split_file=str(file)).table(), "val")
+    file.write_text(text.replace("bright-1-0.png,train", "bright-1-0.png"))
+    with pytest.raises(DataError, match=r"1 images have a fault .* 'bright-1-0.png' has no part"):
+        Source(data=str(folder), split_file=str(file)).table()
+
+
+def test_equal_files_on_both_sides_of_a_split_file_are_refused_by_name(folder: Path) -> None:
+    source = Source(data=str(folder), split_file=parts_file(folder, ("train", "val", "test")))
+    shutil.copy(folder / "dark-0-0.png", folder / "bright-3-1.png")  # both of the part "train" or "val"
+    assert lock(source.table(), source, share=None, seed=0) is not None
+    shutil.copy(folder / "dark-0-0.png", folder / "dark-4-0.png")
+    with pytest.raises(
+        DataError, match=r"1 images into test .* 'dark-4-0.png' and '(dark-0-0|bright-3-1).png' the first"
+    ):
+        lock(source.table(), source, share=None, seed=0)
+
+
+def test_equal_files_with_different_masks_are_equal_all_the_same(folder: Path) -> None:
+    file = parts_file(folder, ("train", "val", "test"))
+    shutil.copy(folder / "dark-0-0.png", folder / "dark-4-0.png")
+    rows = (folder / "labels.csv").read_text().splitlines()
+    masks = [f"{row},dark-8-{int('dark-4' in row)}.png" for row in rows[1:]]
+    (folder / "labels.csv").write_text("\n".join([f"{rows[0]},mask", *masks]))
+    table = Source(data=str(folder), split_file=file).table()
+    with pytest.raises(DataError, match=r"'dark-4-0.png' and 'dark-0-0.png' the first"):
+        lock(table, Source(data=str(folder), split_file=file), share=None, seed=0)
+
+
 def test_a_patient_on_both_sides_of_a_split_file_is_refused(folder: Path) -> None:
     file = Path(parts_file(folder, ("train", "val", "test")))
     file.write_text(file.read_text().replace("dark-4-0.png,test", "dark-4-0.png,train"))
@@ -164,11 +224,15 @@ def test_a_patient_on_both_sides_of_a_split_file_is_refused(folder: Path) -> Non
         lock(source.table(), source, share=None, seed=0)
 
 
-def test_the_labels_own_parts_are_taken_by_name(folder: Path) -> None:
+def test_the_labels_own_parts_are_taken_by_name_even_where_a_file_has_that_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = (folder / "labels.csv").read_text().splitlines()
     parts = ("train", "val", "test")
     lines = [f"{rows[0]},split", *(f"{row},{parts[number // 4 % 3]}" for number, row in enumerate(rows[1:]))]
     (folder / "labels.csv").write_text("\n".join(lines))
+    (folder.parent / OWN_SPLITS).write_text("path,split\n")
+    monkeypatch.chdir(folder.parent)
     table = Source(data=str(folder), split_file=OWN_SPLITS).table()
     assert {row.split for row in table.rows} == set(parts)
 
@@ -192,3 +256,54 @@ def test_an_archive_loses_its_locked_images_only(tmp_path: Path) -> None:
     cohort = source.decode(table.part(locked.ids, inside=False), cache=tmp_path / "cache")
     assert len(cohort) == 28
     np.testing.assert_array_equal(cohort.pixels(0), arrays["train_images"][0])
+
+
+def test_unlocking_an_archive_names_the_locked_images_that_the_search_has_seen(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = {part: rng.integers(0, 200, (8, 32, 32)).astype(np.uint8) for part in ("train", "val", "test")}
+    images["test"][2] = images["train"][5]  # equal to a searched image
+    images["test"][4] = images["val"][1] + 9  # nearly equal to one
+    images["test"][6] = images["test"][7] + 9  # nearly equal among the locked
+    images["train"][0] = images["val"][0] + 9  # and among the searched
+    parts = {f"{part}_images": each for part, each in images.items()}
+    labels = {f"{part}_labels": (np.arange(8) % 2)[:, None].astype(np.uint8) for part in images}
+    np.savez(tmp_path / "set.npz", **parts, **labels)  # type: ignore[arg-type]
+    source = Source(data=str(tmp_path / "set.npz"), split_file=OWN_SPLITS)
+    locked = lock(source.table(), source, share=None, seed=0)
+    assert locked is not None
+    assert locked.unlock(cache=tmp_path / "cache").seen == ("test/000002", "test/000004")
+
+
+def test_all_images_of_a_locked_patient_are_seen_once_one_has_equal_pixels_in_another_file(
+    folder: Path, tmp_path: Path
+) -> None:
+    import SimpleITK
+
+    source = Source(data=str(folder), split_file=parts_file(folder, ("train", "val", "test")))
+    image = SimpleITK.ReadImage(str(folder / "dark-0-0.png"))
+    SimpleITK.WriteImage(image, str(folder / "dark-4-0.png"), useCompression=True, compressionLevel=0)
+    assert (folder / "dark-0-0.png").read_bytes() != (folder / "dark-4-0.png").read_bytes()
+    locked = lock(source.table(), source, share=None, seed=0)
+    assert locked is not None
+    assert locked.unlock(cache=tmp_path / "cache").seen == ("dark-4-0.png", "dark-4-1.png")
+
+
+def test_a_nearly_equal_locked_image_is_seen_whether_its_name_comes_first_or_last(folder: Path, tmp_path: Path) -> None:
+    import SimpleITK
+
+    source = Source(data=str(folder), split_file=parts_file(folder, ("train", "val", "test")))
+    for searched, name in {"bright-1-0.png": "dark-4-0.png", "dark-8-0.png": "bright-5-0.png"}.items():
+        brighter = SimpleITK.ReadImage(str(folder / searched)) + 7
+        SimpleITK.WriteImage(brighter, str(folder / name))
+    locked = lock(source.table(), source, share=None, seed=0)
+    assert locked is not None
+    assert locked.unlock(cache=tmp_path / "cache").seen == ("bright-5-0.png", "dark-4-0.png")
+
+
+def test_a_split_file_for_an_archive_is_refused_before_its_rows_are_looked_at(tmp_path: Path) -> None:
+    labels = {f"{part}_labels": np.array([[0], [1]], np.uint8) for part in ("train", "val", "test")}
+    images = {f"{part}_images": np.zeros((2, 8, 8), np.uint8) for part in ("train", "val", "test")}
+    np.savez(tmp_path / "set.npz", **images, **labels)  # type: ignore[arg-type]
+    (tmp_path / "parts.csv").write_text("path,split\na.png,train\n")
+    with pytest.raises(DataError, match="was given with an archive"):
+        Source(data=str(tmp_path / "set.npz"), split_file=str(tmp_path / "parts.csv")).table()

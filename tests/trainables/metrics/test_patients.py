@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from trainables.metrics.catalogue import PATIENT_SCORES
 from trainables.metrics.classification import scores
-from trainables.metrics.intervals import bootstrap_by_patient
-from trainables.metrics.patients import patient_intervals, patient_means, patient_scores
+from trainables.metrics.patients import patient_means, patient_scores
 
 CLASSES = ("healthy", "ill")
 
@@ -75,23 +73,6 @@ def test_the_order_of_the_images_does_not_matter_to_patients() -> None:
         labels[order], both(ill[order].tolist()), [names[index] for index in order], CLASSES, positive=1
     )
     assert other == pytest.approx(one)
-
-
-def test_intervals_of_patients_resample_patients_with_both_labels_as_one() -> None:
-    rng = np.random.default_rng(2)
-    labels, ill = rng.integers(2, size=60), rng.random(60)
-    names = [f"p{number}" for number in rng.integers(15, size=60)]
-    found = patient_intervals(labels, both(ill.tolist()), names, positive=1, resamples=200, seed=3)
-    means = patient_means(labels, both(ill.tolist()), names)
-    assert len(means.patients) > len(set(means.patients)) == len(set(names))
-    expected = bootstrap_by_patient(
-        means.labels_U, means.probabilities_UK, means.patients, positive=1, resamples=200, seed=3
-    )
-    assert found == {f"patient_{name}": interval for name, interval in expected.items()}
-    area = found["patient_auroc"]
-    assert area is not None
-    assert area.estimate == pytest.approx(roc_auc_score(means.labels_U, means.probabilities_UK[:, 1]))
-    assert area.low < area.estimate < area.high
 
 
 def test_an_image_without_a_patient_cannot_be_averaged() -> None:
