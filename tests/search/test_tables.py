@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from scipy import stats
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from search.pooled_intervals import score_intervals, weighted_accuracy, weighted_macro_f1
 from search.ratio_series import draw_ratio_figure
@@ -24,6 +25,7 @@ from spaces.presets import PRESETS, TABLES
 from spaces.space import GENERATOR_NAME
 from tests.search.made_up_tables import add_row, table_ledger, table_space
 from trainables.ledger import Ledger
+from trainables.results import Prediction
 
 ACCURACY = {"none": 0.6, "acgan": 0.65, "dcgan": 0.75, "egan": 0.8, "dae_gan": 0.85}
 
@@ -253,6 +255,27 @@ def test_the_interval_of_a_trial_holds_its_pooled_score(ordered: Ledger) -> None
     assert found["accuracy"].estimate == pytest.approx(np.mean(hits))
     assert found["accuracy"].low < found["accuracy"].estimate < found["accuracy"].high
     assert score_intervals(replace(trial, folds=()), record) == {}
+
+
+def test_a_patients_images_are_averaged_within_a_repeat_and_not_over_repeats(ordered: Ledger) -> None:
+    trial, record = ordered.trials()[0], ordered.search()
+    again = [replace(fold, fold=fold.fold + len(trial.folds)) for fold in trial.folds]
+    units = [
+        (label, np.mean([each.probabilities[record.data.positive] for each in images]))
+        for fold in trial.folds
+        for (_, label), images in _by_patient(fold.predictions).items()
+    ]
+    expected = roc_auc_score([label == record.data.positive for label, _ in units], [score for _, score in units])
+    for folds in (trial.folds, (*trial.folds, *again)):
+        found = score_intervals(replace(trial, folds=tuple(folds)), record)["patient_auroc"]
+        assert found.estimate == pytest.approx(expected)
+
+
+def _by_patient(predictions: Sequence[Prediction]) -> dict[tuple[str, int], list[Prediction]]:
+    grouped: dict[tuple[str, int], list[Prediction]] = {}
+    for each in predictions:
+        grouped.setdefault((each.patient, each.label), []).append(each)
+    return grouped
 
 
 def test_the_sweep_ends_in_a_picture_and_no_other_search_does(tmp_path: Path, ordered: Ledger) -> None:
