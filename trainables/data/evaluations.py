@@ -22,7 +22,8 @@ def evaluations(
         protocol: how it is judged.
         seed: the search's seed.
         locked: ids of the locked test set; they are tested by the last ``protocol.test_repeats`` evaluations and
-            take no part in the others, and neither does an image that shares a group with one of them.
+            take no part in the others, and neither does an image that shares a group with one of them or nearly
+            equals it.
 
     Raises:
         DataError: the images cannot be divided so, or the cohort lacks locked images.
@@ -32,7 +33,10 @@ def evaluations(
     if absent or (protocol.test_repeats and not test):
         raise DataError(f"{len(absent)} of {len(set(locked))} locked images are not in the data set ({cohort.source}).")
     kept_back = {cohort.entries[index].group for index in test}
-    among = [index for index, entry in enumerate(cohort.entries) if entry.group not in kept_back]
+    alike = {name for pair in cohort.near_duplicates if not set(locked).isdisjoint(pair) for name in pair}
+    among = [
+        index for index, entry in enumerate(cohort.entries) if entry.group not in kept_back and entry.id not in alike
+    ]
     divide = {"folds": _folds, "sites": _sites, "split": _split}[protocol.kind]
     splits = [split for repeat in range(protocol.repeats) for split in divide(cohort, protocol, seed, repeat, among)]
     splits += [

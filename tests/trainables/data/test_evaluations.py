@@ -73,6 +73,16 @@ def test_locked_images_and_all_that_shares_a_group_with_them_take_no_part_in_the
         assert len(split.train) == sum(entry.group not in ("p00", "p10", "p20") for entry in cohort.entries)
 
 
+def test_an_image_that_nearly_equals_a_locked_one_teaches_nothing() -> None:
+    cohort = uneven()
+    locked = {entry.id for entry in cohort.entries if entry.patient in ("p00", "p20")}
+    cohort = replace(cohort, near_duplicates=(("p00/0", "p30/1"), ("p31/0", "p32/0")))
+    for split in evaluations(cohort, Protocol(folds=3, test_repeats=1), seed=0, locked=locked):
+        taught = {cohort.entries[index].id for index in split.train}
+        assert "p30/1" not in taught
+        assert "p30/0" in taught or not split.locked
+
+
 def test_locked_images_that_are_not_there_are_refused() -> None:
     with pytest.raises(DataError, match="1 of 1 locked images are not in the data set"):
         evaluations(uneven(), Protocol(folds=3, test_repeats=1), seed=0, locked={"gone"})
