@@ -55,7 +55,7 @@ def test_a_confirmation_is_stopped_resumed_and_ends_in_a_verdict(workplace: Work
     assert "Not confirmed (budget quick)" in done.stdout
     assert "confirm found" in done.stdout
     folder = workplace.folder / "searches/found"
-    process = workplace.start_command(workplace.subcommand("confirm", "found", "--repeats", "2", "--concurrency", "1"))
+    process = workplace.start_command(workplace.subcommand("confirm", "found", "--repeats", "1", "--concurrency", "1"))
     wait_until_ended(folder / "confirm", 2, process)
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait(30) == 143, workplace.log()
