@@ -87,6 +87,16 @@ def spread(name: str) -> str:
     return valid_name(f"{name}_std")
 
 
+def low(name: str) -> str:
+    """The metric that holds the lower end of a score's 95 % interval over patients."""
+    return valid_name(f"{name}_low")
+
+
+def high(name: str) -> str:
+    """The metric that holds the upper end of a score's 95 % interval over patients."""
+    return valid_name(f"{name}_high")
+
+
 def per_fold(name: str) -> str:
     """The metric that holds a score in each fold, the step being the fold."""
     return f"{FOLD_GROUP}/{valid_name(name)}"

@@ -81,6 +81,8 @@ def summary(trial: TrialResult) -> list[Metric]:
     values: dict[str, float | None] = {}
     for name, summary in trial.scores.items():
         values |= {names.score(name): summary.mean, names.spread(name): summary.std}
+    for name, interval in trial.intervals.items():
+        values |= {names.low(name): interval.low, names.high(name): interval.high}
     for name, summary in notes.locked_scores(trial).items():
         values |= {names.locked(name): summary.mean, names.spread(f"{names.LOCKED}_{name}"): summary.std}
     for measure, summary in trial.fidelity.items():

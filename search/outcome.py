@@ -22,7 +22,8 @@ from spaces.space import Space
 from trainables.files import read_json, write_atomically, write_json
 from trainables.ledger import Ledger, SearchRecord
 from trainables.metrics.catalogue import maximizes
-from trainables.metrics.intervals import Interval, bootstrap_by_patient
+from trainables.metrics.interval import Interval
+from trainables.pooled_intervals import score_intervals
 from trainables.results import FoldResult, Summary, TrialResult
 
 _SHORT_NAMES = {
@@ -44,6 +45,7 @@ _SHORT_NAMES = {
     "generator.tokens_per_class": "tokens",
 }
 _LEADERBOARD_SCORES = ("balanced_accuracy", "auroc", "accuracy", "macro_f1")
+_HEADLINE_SCORES = ("balanced_accuracy", "auroc")
 _LEADERBOARD_FIDELITY = ("kid", "copy_rate")
 
 
@@ -135,34 +137,17 @@ def result_data(record: SearchRecord, trials: Sequence[TrialResult]) -> dict[str
 
 
 def _best(trial: TrialResult, record: SearchRecord) -> dict[str, Any]:
-    pooled = {name: asdict(interval) for name, interval in intervals(trial, record).items()}
     return {
         "trial": trial.id,
         "config": dict(trial.config),
         "scores": _summaries(trial.scores),
         "fidelity": _summaries(trial.fidelity),
-        "intervals": pooled,
+        "intervals": _intervals(trial, record),
     }
 
 
-def intervals(trial: TrialResult, record: SearchRecord, *, locked: bool = False) -> dict[str, Interval]:
-    """95 % intervals, by bootstrap over patients, of the scores of all out-of-fold predictions taken together.
-
-    With ``locked`` of those of the locked test set, by all models that were trained for it.
-
-    The order of patients in it is that of their names, so that the interval depends on the predictions alone.
-    """
-    predictions = [each for fold in trial.folds if fold.locked == locked for each in fold.predictions]
-    if not predictions:
-        return {}
-    found = bootstrap_by_patient(
-        [each.label for each in predictions],
-        [each.probabilities for each in predictions],
-        [each.patient for each in predictions],
-        positive=record.data.positive,
-        seed=record.seed,
-    )
-    return {name: interval for name, interval in found.items() if interval is not None}
+def _intervals(trial: TrialResult, record: SearchRecord) -> dict[str, Any]:
+    return {name: asdict(interval) for name, interval in score_intervals(trial, record).items()}
 
 
 def _trial(trial: TrialResult, record: SearchRecord) -> dict[str, Any]:
@@ -174,6 +159,7 @@ def _trial(trial: TrialResult, record: SearchRecord) -> dict[str, Any]:
         "folds": [_fold(fold) for fold in trial.folds],
         "scores": _summaries(trial.scores),
         "fidelity": _summaries(trial.fidelity),
+        "intervals": {name: asdict(interval) for name, interval in trial.intervals.items()},
         "feasible": trial.feasible(record.max_copy_rate),
         "error": trial.error,
     }
@@ -248,7 +234,8 @@ def _headline(record: SearchRecord, trials: Sequence[TrialResult]) -> list[str]:
     for name, trial in shown.items():
         scores = [
             f"{score.replace('_', ' ')} {interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-            for score, interval in intervals(trial, record).items()
+            for score, interval in score_intervals(trial, record).items()
+            if score in _HEADLINE_SCORES
         ]
         if scores:
             sentences.append(f"{name}: {', '.join(scores)}")
@@ -296,13 +283,20 @@ def _leaderboard(record: SearchRecord, trials: Sequence[TrialResult]) -> Table:
     table = Table(title=f"{record.name}: mean ± standard deviation over folds", title_justify="left")
     for heading in ("", "trial", "policy", "folds"):
         table.add_column(heading, overflow="fold")
-    for name in (*shown, *measured):
+    with_intervals = any(record.metric in trial.intervals for trial in trials)
+    for name in shown:
+        table.add_column(name.replace("_", " "), justify="right")
+        if name == record.metric and with_intervals:
+            table.add_column("95 % interval", justify="right")
+    for name in measured:
         table.add_column(name.replace("_", " "), justify="right")
     ranked = rank(trials, record)
     rest = [trial for trial in trials if trial not in ranked]
     for trial in ranked + rest:
         label = policy(trial.config, record.space) + (f" [reference: {trial.reference}]" if trial.reference else "")
         cells = [format_score(trial.scores.get(name)) if trial.folds else "" for name in shown]
+        if with_intervals:
+            cells.insert(1, _interval(trial.intervals.get(record.metric)))
         cells += [_fidelity(trial.fidelity.get(name)) for name in measured]
         place = str(ranked.index(trial) + 1) if trial in ranked else _state(trial, record)
         table.add_row(place, trial.id, label, f"{len(trial.folds)}/{record.folds}", *cells)
@@ -313,6 +307,10 @@ def _state(trial: TrialResult, record: SearchRecord) -> str:
     """What is to be said of a trial that has no place."""
     infeasible = trial.state in ("completed", "pruned") and not trial.feasible(record.max_copy_rate)
     return "infeasible" if infeasible else trial.state
+
+
+def _interval(interval: Interval | None) -> str:
+    return "" if interval is None else f"[{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def _fidelity(summary: Summary | None) -> str:

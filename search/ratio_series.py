@@ -7,10 +7,10 @@ from pathlib import Path
 
 from mlflow_tracking.pictures import caveats
 from mlflow_tracking.ratio_figure import ScoreAtRatio, ratio_figure
-from search.pooled_intervals import score_intervals
 from spaces.presets.sweep_ratio import GENERATORS, SWEEP_RATIO
 from spaces.space import GENERATOR_NAME
 from trainables.ledger import SearchRecord
+from trainables.pooled_intervals import score_intervals
 from trainables.results import TrialResult
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from search.pooled_intervals import score_intervals
 from search.table_claims import Comparison, Judgement, judge
 from spaces.budget import budget_named
 from spaces.generators import TextualInversionConfig
@@ -16,7 +15,8 @@ from spaces.parameter import Choice, Value
 from spaces.presets import TABLES
 from spaces.space import GENERATOR_NAME, Space
 from trainables.ledger import SearchRecord
-from trainables.metrics.intervals import Interval
+from trainables.metrics.interval import Interval
+from trainables.pooled_intervals import score_intervals
 from trainables.results import Summary, TrialResult
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from search.outcome import policy
-from search.pooled_intervals import score_intervals
 from trainables.ledger import SearchRecord
 from trainables.metrics.catalogue import maximizes
 from trainables.metrics.comparison import (
@@ -20,7 +19,8 @@ from trainables.metrics.comparison import (
     holm,
     paired_difference_by_patient,
 )
-from trainables.metrics.intervals import Interval
+from trainables.metrics.interval import Interval
+from trainables.pooled_intervals import score_intervals
 from trainables.results import Summary, TrialResult
 
 LEVEL = 0.05

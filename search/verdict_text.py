@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search.verdict import Compared, Confirmed, Verdict
-from trainables.metrics.intervals import Interval
+from trainables.metrics.interval import Interval
 from trainables.results import Summary
 
 _ROLES = {

@@ -19,12 +19,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from spaces.protocol import Protocol
 from spaces.space import Assignment, Space
 from spaces.space_file import space_from_dict
 from trainables.files import read_json, write_json
+from trainables.metrics.interval import Interval
 from trainables.results import FoldResult, TrialResult, TrialState
 
 SHARED = "_shared"
@@ -157,11 +159,19 @@ class Ledger:
         path = self.trial_folder(trial_id) / f"fold_{fold}.json"
         return FoldResult.from_dict(read_json(path)) if path.exists() else None
 
-    def end_trial(self, trial_id: str, state: TrialState, *, error: str | None = None) -> None:
+    def end_trial(
+        self,
+        trial_id: str,
+        state: TrialState,
+        *,
+        error: str | None = None,
+        intervals: Mapping[str, Interval] = MappingProxyType({}),
+    ) -> None:
         """Record how a trial ended; an end that is recorded already stays as it is."""
         path = self.trial_folder(trial_id) / "state.json"
         if not path.exists():
-            write_json(path, {"state": state, "error": error, "ended": time.time()})
+            found = {name: asdict(interval) for name, interval in intervals.items()}
+            write_json(path, {"state": state, "error": error, "ended": time.time(), "intervals": found})
 
     def write_progress(self, trial_id: str, *, fold: int, stage: str, done: int, total: int) -> None:
         """Say what a running trial is doing; for displays."""
@@ -193,6 +203,7 @@ class Ledger:
             error=end.get("error"),
             created=proposed["created"],
             ended=end.get("ended"),
+            intervals={name: Interval(**each) for name, each in end.get("intervals", {}).items()},
         )
         if result.state != "unfinished":
             self._ended[trial_id] = result

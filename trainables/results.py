@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from spaces.space import Assignment
+from trainables.metrics.interval import Interval
 
 Scores: TypeAlias = Mapping[str, float | None]
 """Score name to value; None where the value is undefined."""
@@ -114,7 +115,8 @@ class TrialResult:
     """One trial as the ledger has it.
 
     ``reference`` names the reference policy that the trial is, or is None. ``folds`` are in the order of their
-    numbers. Times are seconds since the epoch; ``ended`` is None while the trial is unfinished.
+    numbers. Times are seconds since the epoch; ``ended`` is None while the trial is unfinished. ``intervals`` are those
+    of its scores over all folds, by name, once it is complete.
     """
 
     id: str
@@ -125,6 +127,7 @@ class TrialResult:
     error: str | None
     created: float
     ended: float | None
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
 
     @property
     def scores(self) -> dict[str, Summary]:

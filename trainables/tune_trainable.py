@@ -16,6 +16,7 @@ from spaces.config import trial_config
 from trainables import feature_map
 from trainables.errors import RetryableTrialError
 from trainables.feature_map import FeatureMap
+from trainables.pooled_intervals import score_intervals
 from trainables.results import FoldResult, summarise
 from trainables.session import Session, use_threads
 from trainables.trial import best_device, run_trial
@@ -74,7 +75,8 @@ class FoldTrainable(tune.Trainable):  # type: ignore[misc]
         summary = summarise(self._results)[self._session.record.metric]
         done = len(self._results) == len(self._session.splits)
         if done:
-            ledger.end_trial(self._trial_id, "completed")
+            found = score_intervals(ledger.trial(self._trial_id), self._session.record)
+            ledger.end_trial(self._trial_id, "completed", intervals=found)
         report = {
             TRIAL: self._trial_id,
             REFERENCE: ledger.trial(self._trial_id).reference,

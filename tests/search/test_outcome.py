@@ -17,13 +17,15 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from search.cli import main
-from search.outcome import cautions, format_score, intervals, policy, print_outcome, rank, result_data, write_outcome
+from search.outcome import cautions, format_score, policy, print_outcome, rank, result_data, write_outcome
 from search.tuning import _Watch
 from spaces.generators import GENERATORS
 from spaces.presets import PRESETS
 from spaces.protocol import Protocol
 from spaces.space import Assignment
 from trainables.ledger import DataRecord, Ledger, SearchRecord
+from trainables.metrics.interval import Interval
+from trainables.pooled_intervals import score_intervals
 from trainables.results import FoldResult, Prediction, StageRecord, Summary
 from trainables.tune_trainable import WEIGHTS
 
@@ -180,11 +182,11 @@ def test_intervals_cover_the_pooled_predictions_and_do_not_depend_on_their_order
         )
     trial = replace(ledger.trial("t0001"), folds=(replace(fold(0, 0.5), predictions=tuple(rows)),))
     shuffled = replace(trial, folds=(replace(fold(0, 0.5), predictions=tuple(reversed(rows))),))
-    found = intervals(trial, record)
+    found = score_intervals(trial, record)
     labels = [each.label for each in rows]
     assert found["auroc"].estimate == pytest.approx(roc_auc_score(labels, [each.probabilities[1] for each in rows]))
     assert found["auroc"].low < found["auroc"].estimate < found["auroc"].high
-    assert found["balanced_accuracy"].low == pytest.approx(intervals(shuffled, record)["balanced_accuracy"].low)
+    assert found["balanced_accuracy"].low == pytest.approx(score_intervals(shuffled, record)["balanced_accuracy"].low)
 
 
 def test_best_yaml_names_the_trial_and_its_configuration(ledger: Ledger) -> None:
@@ -243,3 +245,17 @@ def test_an_undefined_score_reads_as_undefined() -> None:
     assert format_score(None) == format_score(Summary(mean=None, std=None)) == "undefined"
     assert format_score(Summary(mean=0.81, std=None)) == "0.810"
     assert format_score(Summary(mean=0.81, std=0.034)) == "0.810 ± 0.034"
+
+
+def test_a_completed_trials_interval_stands_beside_its_score(
+    ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial_id = ledger.add_trial({"mixer.name": "real", "affine": False}, reference=None)
+    ledger.record_fold(trial_id, fold(0, 0.7))
+    found = {"auroc": Interval(estimate=0.7, low=0.612, high=0.788, resamples=1000)}
+    ledger.end_trial(trial_id, "completed", intervals=found)
+    assert main(["show", "s", "--storage", str(ledger.storage)]) == 0
+    assert "[0.612, 0.788]" in capsys.readouterr().out
+    write_outcome(ledger)
+    trial = json.loads((ledger.folder / "result.json").read_text())["trials"][-1]
+    assert trial["intervals"]["auroc"]["low"] == 0.612

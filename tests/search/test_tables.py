@@ -15,7 +15,6 @@ from rich.console import Console
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from search.pooled_intervals import score_intervals, weighted_accuracy, weighted_macro_f1
 from search.ratio_series import draw_ratio_figure
 from search.table_claims import judge
 from search.table_text import print_table, table_markdown
@@ -25,6 +24,7 @@ from spaces.presets import PRESETS, TABLES
 from spaces.space import GENERATOR_NAME
 from tests.search.made_up_tables import add_row, table_ledger, table_space
 from trainables.ledger import Ledger
+from trainables.pooled_intervals import score_intervals, weighted_accuracy, weighted_macro_f1
 from trainables.results import Prediction
 
 ACCURACY = {"none": 0.6, "acgan": 0.65, "dcgan": 0.75, "egan": 0.8, "dae_gan": 0.85}

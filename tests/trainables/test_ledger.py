@@ -13,6 +13,8 @@ from spaces.presets import PRESETS
 from spaces.protocol import Protocol
 from trainables.files import write_json
 from trainables.ledger import DataRecord, Ledger, SearchRecord
+from trainables.metrics.interval import Interval
+from trainables.pooled_intervals import score_intervals
 from trainables.results import FoldResult, Prediction, StageRecord, summarise
 
 
@@ -131,3 +133,15 @@ def test_a_file_is_whole_or_old_when_writing_fails(tmp_path: Path) -> None:
         write_json(path, {"a": float("nan")})
     assert path.read_text() == '{\n "a": 1\n}\n'
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_intervals_of_a_completed_trial_are_on_record_and_taken_from_there(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.write_search(made_up_record())
+    trial_id = ledger.add_trial({"mixer.name": "real"}, reference=None)
+    ledger.record_fold(trial_id, fold(0, auroc=0.5))
+    interval = Interval(estimate=0.7, low=0.6, high=0.8, resamples=1000)
+    ledger.end_trial(trial_id, "completed", intervals={"auroc": interval})
+    trial = Ledger(tmp_path).trial(trial_id)
+    assert trial.intervals == {"auroc": interval}
+    assert score_intervals(trial, ledger.search()) == {"auroc": interval}

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from trainables.metrics.classification import Floats, Ints, checked
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A score with its interval.
-
-    Args:
-        estimate: the score of all images.
-        low: lower end.
-        high: upper end.
-        resamples: number of resamples in which the score was defined.
-    """
-
-    estimate: float
-    low: float
-    high: float
-    resamples: int
+from trainables.metrics.interval import Interval
 
 
 def bootstrap_by_patient(

@@ -6,7 +6,8 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from trainables.metrics.classification import scores
-from trainables.metrics.intervals import Interval, bootstrap_by_patient
+from trainables.metrics.interval import Interval
+from trainables.metrics.intervals import bootstrap_by_patient
 
 Arrays = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], list[str]]
 

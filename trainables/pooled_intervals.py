@@ -1,4 +1,4 @@
-"""Intervals of every score that tables and verdicts show, by resampling patients."""
+"""Intervals of a trial's scores, by resampling patients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy.typing as npt
 from trainables.ledger import SearchRecord
 from trainables.metrics.catalogue import OF_PATIENTS
 from trainables.metrics.classification import Floats, Ints
-from trainables.metrics.intervals import Interval, bootstrap_by_patient, resampled_patients
+from trainables.metrics.interval import Interval
+from trainables.metrics.intervals import bootstrap_by_patient, resampled_patients
 from trainables.metrics.patients import patient_means
 from trainables.results import TrialResult
 
@@ -18,15 +19,20 @@ RESAMPLES = 1000
 def score_intervals(trial: TrialResult, record: SearchRecord, *, locked: bool = False) -> dict[str, Interval]:
     """95 % intervals, by bootstrap over patients, of all out-of-fold predictions of a trial taken together.
 
+    A completed trial has its own on record; others are computed here. The order of patients in the bootstrap is that of
+    their names, so that intervals depend on the predictions alone.
+
     Args:
         trial: its folds' predictions, of all repeats.
         record: names the classes and the seed.
         locked: take the predictions of the locked test set, by all models that were trained for it.
 
     Returns:
-        By score: "balanced_accuracy", "auroc" (as ``outcome.intervals``), "accuracy", "macro_f1" and, where patients
-        are known, "patient_balanced_accuracy" and "patient_auroc"; what is undefined is left out.
+        By score: "balanced_accuracy", "auroc", "accuracy", "macro_f1" and, where patients are known,
+        "patient_balanced_accuracy" and "patient_auroc"; what is undefined is left out.
     """
+    if trial.intervals and not locked:
+        return dict(trial.intervals)
     predictions = [each for fold in trial.folds if fold.locked == locked for each in fold.predictions]
     if not predictions:
         return {}
