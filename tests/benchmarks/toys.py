@@ -22,8 +22,9 @@ Tried before these settings were fixed, on five other seeds (mean modes of E-GAN
 256 evaluation samples, beta_1 .5 in both networks, 5,000 generations: 6.0, 4.8, 7.0, 6.8 of 8 and 8.2, 9.2, 10.8, 9.8
 of 25. The change to the scripts' beta_1 of 0, to 64 samples and to 10,000 generations was made knowing that. These
 settings on those seeds: E-GAN 6.8 and 12.2, heuristic 7.0 and 12.0 at 8,000 generations, where that run was stopped.
-Three times as long on 25 Gaussians, 20 other seeds (100 to 119), settings fixed before: E-GAN 10.7, 10.8, 11.7 modes after
-10,000, 20,000, 30,000 generations, minimax 9.3, 11.6, 13.1; stopped there. At this width the claim does not hold on 25.
+Three times as long on 25 Gaussians, 20 other seeds (100 to 119), settings fixed before: E-GAN 10.7, 10.8, 11.7 modes
+after 10,000, 20,000, 30,000 generations, minimax 9.3, 11.6, 13.1; stopped there. At this width the claim does not hold
+on 25.
 Begun and given up as too slow: 128 units at 1e-4; 128 units at 4e-4 with the scripts' batch normalisation. Not tried:
 another gamma, latent size, batch size or scale of the data; 512 units and 100,000 generations.
 """
