@@ -22,6 +22,7 @@ from search.settings import NewSearch, Resources, Resumption, SettingsError
 from search.storage import find_search
 from search.tuning import Allotment
 from spaces.budget import budget_named
+from spaces.presets import TABLES
 from trainables.data.cohort import Cohort
 from trainables.ledger import SHARED, Ledger
 from trainables.stages import StageStore
@@ -103,5 +104,5 @@ def _next_steps(console: Console, ledger: Ledger, page: str | None, *, more_to_d
         console.print(f"Trials in MLflow: {page}")
     if ended < min(len(trials) + more_to_do, record.trials):
         console.print(f"Go on: {resume}")
-    elif more_to_do:
+    elif more_to_do and record.space.name not in TABLES:
         console.print(f"Search further: {resume} --trials {2 * record.trials}")
