@@ -12,7 +12,7 @@ from typing import Any
 from mlflow_tracking import names
 from spaces.parameter import Choice
 from trainables.ledger import SearchRecord
-from trainables.metrics.catalogue import maximizes
+from trainables.metrics.catalogue import WITH_INTERVALS, maximizes
 
 _MAX_PARAMETERS = 24
 _MAX_AXES = 8
@@ -35,7 +35,8 @@ def runs_view(search: SearchRecord) -> str:
 
 def _view(search: SearchRecord, most_parameters: int) -> dict[str, Any]:
     mean, spread = names.score(search.metric), names.spread(search.metric)
-    metrics = [mean, spread, names.FOLDS_DONE]
+    ends = [names.low(search.metric), names.high(search.metric)] if search.metric in WITH_INTERVALS else []
+    metrics = [mean, spread, *ends, names.FOLDS_DONE]
     if any(each.name.startswith("generator.") for each in search.space.dimensions):
         metrics += [names.fidelity(measure) for measure in _MEASURES]
     parameters = [names.valid_name(each.name) for each in search.space.dimensions[:most_parameters]]

@@ -101,6 +101,7 @@ def test_the_saved_view_shows_score_and_parameters_and_fits_a_tag() -> None:
         view["selectedColumns"]
     )
     assert {"metrics.`fidelity_kid`", "metrics.`fidelity_copy_rate`"} <= set(view["selectedColumns"])
+    assert {"metrics.`balanced_accuracy_low`", "metrics.`balanced_accuracy_high`"} <= set(view["selectedColumns"])
 
 
 def test_the_saved_view_of_a_space_without_generators_has_no_fidelity() -> None:

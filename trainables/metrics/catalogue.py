@@ -86,6 +86,17 @@ SCORES: Mapping[str, Score] = MappingProxyType({**IMAGE_SCORES, **PATIENT_SCORES
 """Every score that a search can optimise but the per-class ones, by name."""
 
 
+WITH_INTERVALS = (
+    "balanced_accuracy",
+    "auroc",
+    "accuracy",
+    "macro_f1",
+    f"{OF_PATIENTS}balanced_accuracy",
+    f"{OF_PATIENTS}auroc",
+)
+"""The scores of which a completed trial has an interval over patients; the last two where patients are known."""
+
+
 def maximizes(name: str) -> bool:
     """Whether more of a score is better; scores per class (``sensitivity_CLASS``) are all of that kind."""
     return name not in SCORES or SCORES[name].direction == "maximize"
