@@ -300,7 +300,7 @@ def _introduce(record: SearchRecord, chosen: Plan, entries: Sequence[Entry], con
     if smallest is not None:
         console.print(
             f"With 80 % power its splits show a difference in balanced accuracy of {smallest:.3f} or more, with "
-            f"{comparisons} references to compare."
+            f"{comparisons} reference{'s' * (comparisons > 1)} to compare."
         )
 
 
