@@ -56,6 +56,8 @@ VIEW = f"mlflow.sharedViewState.{VIEW_KEY}"
 """Experiment tag: the saved view of the runs page."""
 
 EXPERIMENT_PREFIX = "genmix-search/"
+CONFIRMATION_FILE = "confirmation.json"
+"""A confirmation's verdict, in the search's folder."""
 TABLE_FILE = "table.md"
 """A paper's table beside the search's own, in Markdown."""
 RATIO_FILE = "score_by_ratio.png"

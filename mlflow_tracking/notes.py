@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 from spaces.parameter import format_value
 from trainables.ledger import SearchRecord
 from trainables.metrics.catalogue import maximizes
-from trainables.results import Summary, TrialResult, summarise
+from trainables.results import TrialResult
 
 
 def trial_name(trial: TrialResult) -> str:
@@ -51,11 +50,6 @@ def best_first(search: SearchRecord, trials: Sequence[TrialResult]) -> list[Tria
     ranks = {each.id: completed_mean(search, each) for each in trials}
     ended = [each for each in trials if each.state != "unfinished"]
     return sorted(ended, key=lambda each: (ranks[each.id] is None, sign * (ranks[each.id] or 0.0)))
-
-
-def locked_scores(trial: TrialResult) -> dict[str, Summary]:
-    """Every score on the locked test set, summarised over the trainings; empty where there were none."""
-    return summarise(replace(fold, locked=False) for fold in trial.folds if fold.locked)
 
 
 def mean_score(search: SearchRecord, trial: TrialResult) -> float | None:
@@ -123,7 +117,7 @@ def trial_note(search: SearchRecord, trial: TrialResult) -> str:
 
 def _locked(search: SearchRecord, trial: TrialResult) -> str:
     """The score on the locked test set; nothing where there is none."""
-    summary = locked_scores(trial).get(search.metric)
+    summary = trial.locked_scores.get(search.metric)
     return "" if summary is None or summary.mean is None else f", on the locked test set {summary.mean:.3f}"
 
 

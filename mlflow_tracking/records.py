@@ -14,7 +14,6 @@ from trainables.ledger import SearchRecord
 from trainables.metrics.catalogue import maximizes
 from trainables.results import FoldResult, TrialResult
 
-CONFIRMATION_FILE = "confirmation.json"
 """In a search's folder: what its last confirmation found."""
 
 
@@ -83,7 +82,7 @@ def summary(trial: TrialResult) -> list[Metric]:
         values |= {names.score(name): summary.mean, names.spread(name): summary.std}
     for name, interval in trial.intervals.items():
         values |= {names.low(name): interval.low, names.high(name): interval.high}
-    for name, summary in notes.locked_scores(trial).items():
+    for name, summary in trial.locked_scores.items():
         values |= {names.locked(name): summary.mean, names.spread(f"{names.LOCKED}_{name}"): summary.std}
     for measure, summary in trial.fidelity.items():
         values[names.fidelity(measure)] = summary.mean
@@ -136,7 +135,7 @@ def milliseconds(seconds: float) -> int:
 def verdict(folder: Path) -> str | None:
     """What a search's confirmation found, in sentences; None where there is none that can be read."""
     try:
-        sentences = read_json(folder / CONFIRMATION_FILE)["sentences"]
+        sentences = read_json(folder / names.CONFIRMATION_FILE)["sentences"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return " ".join(map(str, sentences))

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from mlflow_tracking.connect import TrackingOutage, check_server
-from mlflow_tracking.names import KIND_CONFIRM
+from mlflow_tracking.names import CONFIRMATION_FILE, KIND_CONFIRM
 from mlflow_tracking.projector import Projector
 from search.attempt import allotted, check_threads, compute, driving
 from search.candidates import MOST_REPEATS, Plan, affordable, candidates, plan, protocol_of, spent
@@ -42,7 +42,6 @@ from trainables.seeding import stream
 
 FOLDER = "confirm"
 PLAN_FILE = "plan.json"
-VERDICT_FILE = "confirmation.json"
 SHARE = 0.25
 """A search ends in a confirmation that costs at most this share of the search's own computation."""
 TOP = 3
@@ -150,7 +149,7 @@ def confirm_at_the_end(
 def _outdated(search: Ledger) -> str | None:
     """Why the verdict on record is not that of the search as it is now; None where it is."""
     best = rank(search.trials(), search.search())
-    told: Mapping[str, Any] = read_json(search.folder / VERDICT_FILE)
+    told: Mapping[str, Any] = read_json(search.folder / CONFIRMATION_FILE)
     if best and told["rows"] and told["rows"][0]["searched_as"] != best[0].id:
         return f"the verdict on record is that of {told['rows'][0]['searched_as']}, which is no longer the best"
     return None
@@ -186,7 +185,7 @@ def _unfinished(search: Ledger) -> Ledger | None:
 
 def _told_of(search: Ledger) -> str | None:
     """The folder of the confirmation whose verdict is on record."""
-    path = search.folder / VERDICT_FILE
+    path = search.folder / CONFIRMATION_FILE
     return str(read_json(path)["confirmation"]) if path.exists() else None
 
 
@@ -197,8 +196,8 @@ def _wished(search: Ledger, wish: Wish) -> Plan:
     """
     if confirmations(search) and not wish.again:
         raise SettingsError(
-            f"'{search.folder.name}' is confirmed; its verdict stands in {search.folder / VERDICT_FILE}. Give --again "
-            f"for another confirmation on other splits."
+            f"'{search.folder.name}' is confirmed; its verdict stands in {search.folder / CONFIRMATION_FILE}. Give "
+            f"--again for another confirmation on other splits."
         )
     if wish.repeats > MOST_REPEATS:
         raise SettingsError(f"--repeats {wish.repeats} is more than {MOST_REPEATS}; give less.")
@@ -320,7 +319,7 @@ def conclude(search: Ledger, confirmation: Ledger, console: Console) -> Verdict:
         "sentences": sentences(verdict),
         "cautions": cautions(search.search(), confirmed=True),
     }
-    write_json(search.folder / VERDICT_FILE, told)
+    write_json(search.folder / CONFIRMATION_FILE, told)
     write_outcome(search)
     print_verdict(console, verdict, told["cautions"])
     return verdict

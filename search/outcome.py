@@ -10,7 +10,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from mlflow_tracking.names import RATIO_FILE, TABLE_FILE
+from mlflow_tracking.names import CONFIRMATION_FILE, RATIO_FILE, TABLE_FILE
 from search.ratio_series import draw_ratio_figure
 from search.table_text import print_table, table_markdown
 from search.tables import fill_table, table_data
@@ -190,7 +190,7 @@ def write_outcome(ledger: Ledger, *, in_a_hurry: bool = False) -> None:
     ``in_a_hurry`` leaves the table out, whose intervals take their time.
     """
     record, trials = ledger.search(), ledger.trials()
-    verdict = ledger.folder / "confirmation.json"
+    verdict = ledger.folder / CONFIRMATION_FILE
     confirmation = {"confirmation": read_json(verdict) if verdict.exists() else None}
     filled = None if in_a_hurry else fill_table(record, trials)
     table = {"table": table_data(filled) if filled else None}
@@ -296,7 +296,7 @@ def _leaderboard(record: SearchRecord, trials: Sequence[TrialResult]) -> Table:
         label = policy(trial.config, record.space) + (f" [reference: {trial.reference}]" if trial.reference else "")
         cells = [format_score(trial.scores.get(name)) if trial.folds else "" for name in shown]
         if with_intervals:
-            cells.insert(1, _interval(trial.intervals.get(record.metric)))
+            cells.insert(1, format_interval(trial.intervals.get(record.metric)))
         cells += [_fidelity(trial.fidelity.get(name)) for name in measured]
         place = str(ranked.index(trial) + 1) if trial in ranked else _state(trial, record)
         table.add_row(place, trial.id, label, f"{len(trial.folds)}/{record.folds}", *cells)
@@ -309,7 +309,8 @@ def _state(trial: TrialResult, record: SearchRecord) -> str:
     return "infeasible" if infeasible else trial.state
 
 
-def _interval(interval: Interval | None) -> str:
+def format_interval(interval: Interval | None) -> str:
+    """An interval as "[0.770, 0.832]"; empty where there is none."""
     return "" if interval is None else f"[{interval.low:.3f}, {interval.high:.3f}]"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from search.confirm import VERDICT_FILE
+from mlflow_tracking.names import CONFIRMATION_FILE
 from search.display import open_console
 from search.outcome import print_outcome
 from search.storage import find_search
@@ -16,7 +16,7 @@ def show(storage: Path, name: str | None) -> int:
     ledger = find_search(storage, name)
     console = open_console()
     print_outcome(console, ledger)
-    verdict = ledger.folder / VERDICT_FILE
+    verdict = ledger.folder / CONFIRMATION_FILE
     if verdict.exists():
         for sentence in read_json(verdict)["sentences"]:
             console.print(sentence)

@@ -150,7 +150,6 @@ def _row(
     score = trial.scores.get(record.metric)
     before, now = scores.get(searched_as or ""), _mean(score)
     sign = 1 if maximizes(record.metric) else -1
-    tested = [fold.scores.get(record.metric) for fold in trial.folds if fold.locked]
     comparable = trial.state == "completed" and before is not None and now is not None
     return Confirmed(
         trial=trial.id,
@@ -160,7 +159,7 @@ def _row(
         state=trial.state,
         score=score,
         interval=score_intervals(trial, record).get(record.metric),
-        locked=_summary(tested) if tested else None,
+        locked=trial.locked_scores.get(record.metric),
         locked_interval=score_intervals(trial, record, locked=True).get(record.metric),
         searched=before,
         optimism=sign * ((before or 0.0) - (now or 0.0)) if comparable else None,
@@ -169,13 +168,6 @@ def _row(
 
 def _is_low(p_value: float | None) -> bool:
     return p_value is not None and p_value < LEVEL
-
-
-def _summary(values: Sequence[float | None]) -> Summary:
-    defined = [value for value in values if value is not None]
-    return Summary(
-        mean=statistics.fmean(defined) if defined else None, std=statistics.stdev(defined) if len(defined) > 1 else None
-    )
 
 
 def _mean(summary: Summary | None) -> float | None:

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from search.outcome import format_interval, format_score
 from search.verdict import Compared, Confirmed, Verdict
-from trainables.metrics.interval import Interval
-from trainables.results import Summary
 
 _ROLES = {
     "none": "no augmentation",
@@ -123,8 +122,10 @@ def print_verdict(console: Console, verdict: Verdict, cautions: Sequence[str]) -
         table.add_column(heading, overflow="fold", justify="left" if heading == "policy" else "right")
     for row in verdict.rows:
         name = row.policy + (f" [reference: {row.role}]" if row.role else "")
-        cells = [_score(row.searched), _with_spread(row.score), _interval(row.interval), _signed(row.optimism)]
-        table.add_row(name, *cells, *((_with_spread(row.locked), _interval(row.locked_interval)) if tested else ()))
+        cells = [_score(row.searched), format_score(row.score), format_interval(row.interval), _signed(row.optimism)]
+        table.add_row(
+            name, *cells, *((format_score(row.locked), format_interval(row.locked_interval)) if tested else ())
+        )
     console.print(table)
     for sentence in sentences(verdict):
         console.print(sentence)
@@ -142,13 +143,3 @@ def _score(value: float | None) -> str:
 
 def _signed(value: float | None) -> str:
     return "" if value is None else f"{value:+.3f}"
-
-
-def _with_spread(summary: Summary | None) -> str:
-    if summary is None or summary.mean is None:
-        return "undefined"
-    return f"{summary.mean:.3f}" + (f" ± {summary.std:.3f}" if summary.std is not None else "")
-
-
-def _interval(interval: Interval | None) -> str:
-    return "" if interval is None else f"[{interval.low:.3f}, {interval.high:.3f}]"

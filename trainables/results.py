@@ -135,6 +135,11 @@ class TrialResult:
         return summarise(self.folds)
 
     @property
+    def locked_scores(self) -> dict[str, Summary]:
+        """Every score on the locked test set, summarised over the trainings for it; empty where there were none."""
+        return _summaries([fold.scores for fold in self.folds if fold.locked])
+
+    @property
     def fidelity(self) -> dict[str, Summary]:
         """Every measure of the synthetic images, summarised like ``scores``; empty where the trial has none."""
         return _summaries([fold.fidelity for fold in self.folds])

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from mlflow_tracking.names import CONFIRMATION_FILE
 from search import confirm
 from search.candidates import Plan
-from search.confirm import VERDICT_FILE, confirm_at_the_end
+from search.confirm import confirm_at_the_end
 from search.settings import Resources
 from spaces.presets import PRESETS
 from spaces.protocol import Protocol
@@ -137,7 +138,7 @@ def confirmed(ended: Ended, *, states: tuple[str, ...], told: str | None) -> Non
             ledger.end_trial(trial_id, state)  # type: ignore[arg-type]
     if told is not None:
         rows = [{"searched_as": told}]
-        write_json(ended.ledger.folder / VERDICT_FILE, {"confirmation": "confirm", "rows": rows, "sentences": []})
+        write_json(ended.ledger.folder / CONFIRMATION_FILE, {"confirmation": "confirm", "rows": rows, "sentences": []})
 
 
 @pytest.mark.parametrize(("states", "told"), [(("completed", "unfinished"), None), (("completed", "completed"), None)])
@@ -154,7 +155,7 @@ def test_a_verdict_of_the_same_best_stands_and_of_another_best_is_said_to(ended:
     confirmed(ended, states=("completed",), told="t0002")
     assert ended.end() == ""
     write_json(
-        ended.ledger.folder / VERDICT_FILE,
+        ended.ledger.folder / CONFIRMATION_FILE,
         {"confirmation": "confirm", "rows": [{"searched_as": "t0001"}], "sentences": []},
     )
     said = ended.end()
