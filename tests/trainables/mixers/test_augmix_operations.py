@@ -84,4 +84,7 @@ def test_an_operation_leaves_its_input_as_it_is() -> None:
 @pytest.mark.parametrize("name", ["posterize", "solarize", "rotate", "translate_x", "translate_y"])
 def test_the_highest_level_is_still_defined(name: str) -> None:
     images_MHW = noise(32, 32, seed=7)
-    operate(images_MHW, torch.full((COUNT,), OPERATIONS.index(name)), torch.tensor([10.0, -10.0]).repeat(COUNT // 2))
+    highest_M = torch.tensor([10.0, -10.0]).repeat(COUNT // 2)
+    found_MHW = operate(images_MHW, torch.full((COUNT,), OPERATIONS.index(name)), highest_M)
+    assert (found_MHW.dtype, found_MHW.shape) == (images_MHW.dtype, images_MHW.shape)
+    assert not torch.equal(found_MHW, images_MHW)
