@@ -237,7 +237,7 @@ def start(search: Ledger, chosen: Plan, console: Console) -> Ledger:
     """
     record, locked = search.search(), LockedTest.read(search.folder)
     refuse_missing(record.space, budget_named(record.budget))
-    number = max((_number(folder) for folder in search.folder.glob(f"{FOLDER}*")), default=0) + 1
+    number = max((_number(path) for path in search.folder.glob(f"{FOLDER}*") if path.is_dir()), default=0) + 1
     protocol = protocol_of(record, repeats=chosen.repeats, test_repeats=chosen.test_repeats)
     images = search.storage / SHARED / "images"
     opened = None if locked is None else _unlock(locked, images, console)
