@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from search.outcome import rank
 from spaces.budget import Budget, budget_named
-from spaces.config import BlendConfig, trial_config
+from spaces.config import SYNTHETIC_MIXERS, BlendConfig, trial_config
 from spaces.parameter import Choice, Value
 from spaces.protocol import Protocol
 from spaces.reference import reference_policies
@@ -16,6 +16,7 @@ from spaces.space import GENERATOR_NAME, Assignment, Space
 from trainables.ledger import SearchRecord
 from trainables.results import TrialResult
 
+MIXER_NAME = "mixer.name"
 _NOT_AUGMENTATION = ("classifier.", "preprocess.")
 FOLDS_OF_SPLIT = 5
 """Folds of the patients that a search saw in a fixed training and validation part."""
@@ -161,20 +162,24 @@ def _plain(space: Space) -> dict[str, Assignment]:
 
 
 def _plain_policy(space: Space, generator: Value) -> Assignment:
-    """The space's own defaults under the mixer "blend" at ratio 1, without classical augmentation."""
-    policy: Assignment = {
-        "mixer.name": BlendConfig.name,
+    """The mixer "blend" at ratio 1 without classical augmentation, the generator with the space's defaults.
+
+    A space that has no "blend" gives the generator's settings under another mixer that uses it, so that its training is
+    the one that the search's own trials have.
+    """
+    mixers = [each.parameter for each in space.dimensions if each.name == MIXER_NAME]
+    options = mixers[0].options if mixers and isinstance(mixers[0], Choice) else ()
+    mixer = next((name for name in SYNTHETIC_MIXERS if name in options), BlendConfig.name)
+    made = space.complete({MIXER_NAME: mixer, GENERATOR_NAME: generator})
+    kept = {name: value for name, value in made.items() if not name.startswith("mixer.")}
+    return {
+        **kept,
+        MIXER_NAME: BlendConfig.name,
         GENERATOR_NAME: generator,
         "synthetic.ratio": 1.0,
         "synthetic.balance": False,
         "affine": False,
     }
-    defaults = {each.name: each.parameter.default for each in space.dimensions if each.when is None}
-    chosen = {**defaults, **policy}
-    for dimension in space.dimensions:
-        if dimension.when is not None and dimension.exists(chosen):
-            chosen.setdefault(dimension.name, dimension.parameter.default)
-    return chosen
 
 
 def _trained_as(best: Mapping[str, Value], policy: Mapping[str, Value]) -> Assignment:

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from search.candidates import affordable, candidates, plan, protocol_of, spent
+from search.candidates import affordable, candidates, plan, protocol_of, references_of, spent
 from spaces.presets import PRESETS
 from spaces.protocol import Protocol
 from spaces.reference import reference_policies
 from spaces.space import Assignment, Space
+from spaces.space_file import space_from_yaml
 from trainables.ledger import DataRecord, SearchRecord
 from trainables.results import FoldResult, StageRecord, TrialResult
 
@@ -100,6 +101,24 @@ def test_a_fixed_validation_part_is_divided_afresh_and_sites_stay(record: Search
     assert plan(split, candidates(split, searched(), top=1), repeats=2, test_repeats=3).evaluations == 13
     sites = replace(record, protocol=Protocol(kind="sites"), folds=4)
     assert protocol_of(sites, repeats=2, test_repeats=0).kind == "sites"
+
+
+def test_plain_generators_are_trained_as_the_space_trains_them_under_its_own_mixers() -> None:
+    space = space_from_yaml(
+        """
+name: small
+dimensions:
+  - {name: mixer.name, type: choice, options: [real, genmix], default: real}
+  - {name: generator.name, type: choice, options: [dcgan], default: dcgan, when: {mixer.name: [genmix]}}
+  - {name: generator.steps, type: int, low: 3, high: 3, default: 3, when: {mixer.name: [genmix]}}
+  - {name: mixer.genmix_alpha, type: float, low: 0.2, high: 0.4, default: 0.3, when: {mixer.name: [genmix]}}
+""",
+        source="a test",
+    )
+    assert references_of(space)["plain dcgan"] == {
+        "mixer.name": "blend", "generator.name": "dcgan", "generator.steps": 3, "synthetic.ratio": 1.0,
+        "synthetic.balance": False, "affine": False,
+    }  # fmt: skip
 
 
 def test_an_evaluation_costs_what_was_computed_and_what_was_found(record: SearchRecord) -> None:
