@@ -120,6 +120,11 @@ class Lease:
         pid, _, rest = holder.process.partition(".")
         return f"process {pid} on {rest.partition('.')[2].partition('-')[0]}"
 
+    def is_held(self) -> bool:
+        """Whether the lease is anybody's who is not known to be gone; one look, the heartbeat is not watched."""
+        holder = _read(self._path)
+        return holder is not None and not is_gone(holder.process)
+
     def beat(self, count: int) -> bool:
         """Say that the holder lives; False if the lease was lost."""
         holder = _read(self._path)

@@ -57,6 +57,9 @@ class SearchRecord:
     number of CPU threads a trial computes with: bytes depend on it. ``trials`` is how many are wanted.
     ``max_copy_rate`` is the mean copy rate above which a trial cannot be the best one; None: no limit.
     ``show_images`` False keeps patients' images out of tracking and reports.
+    ``further_metrics`` are traded against ``metric``, by which the best trial is named.
+    ``sharing`` says whether trials find each other's stages; ``warm_start`` names the searches of the same data whose
+    trials the sampler is told, ``stage_limit`` how many bytes of stages are kept; None: all.
     """
 
     name: str
@@ -76,6 +79,10 @@ class SearchRecord:
     max_copy_rate: float | None = None
     protocol: Protocol
     show_images: bool = True
+    further_metrics: tuple[str, ...] = ()
+    sharing: bool = True
+    warm_start: tuple[str, ...] = ()
+    stage_limit: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -97,7 +104,8 @@ class SearchRecord:
         stored["bad_images"] = tuple((path, reason) for path, reason in stored["bad_images"])
         space = space_from_dict(data["space"], source="search.json")
         protocol = Protocol(**data["protocol"]) if "protocol" in data else Protocol(folds=data["folds"])
-        return cls(**{**data, "space": space, "data": DataRecord(**stored), "protocol": protocol})
+        lists = {field: tuple(data.get(field, ())) for field in ("further_metrics", "warm_start")}
+        return cls(**{**data, **lists, "space": space, "data": DataRecord(**stored), "protocol": protocol})
 
 
 class Ledger:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -38,6 +38,8 @@ from trainables.results import StageRecord
 TRAINING_FILE = "training.safetensors"
 """In the folder of a stage with a position: the state from which more steps go on."""
 CHECKPOINTS = "checkpoints"
+StageStatus: TypeAlias = Literal["finished", "busy", "free"]
+"""How far a stage is: there, being computed, or neither."""
 _MANIFEST = "stage.json"
 _POLL_SECONDS = 0.1
 
@@ -114,7 +116,7 @@ class StageStore:
             DivergedError: as ``compute`` raises it, now or when the stage was first computed.
             Whatever else ``compute`` raises; nothing is stored then.
         """
-        lease = Lease(self._root / "leases" / f"{key.stage}-{key.digest}")
+        lease = self._lease(key)
         while True:
             found = self.find(key.stage, key.digest)
             if found is not None:
@@ -148,9 +150,18 @@ class StageStore:
             raise DivergedError(failed)
         return Stage(folder=folder, record=StageRecord(name=stage, key=digest, seconds=seconds, reused=True))
 
+    def status(self, key: StageKey) -> StageStatus:
+        """How far a stage is; cheap, nothing is verified."""
+        if (self._root / key.stage / key.digest).exists():
+            return "finished"
+        return "busy" if self._lease(key).is_held() else "free"
+
     def checkpoints(self, key: StageKey) -> StageCheckpoints:
         """Where the training of a stage, whose key has a position, goes on from and is saved to."""
         return StageCheckpoints(self._root, key)
+
+    def _lease(self, key: StageKey) -> Lease:
+        return Lease(self._root / "leases" / f"{key.stage}-{key.digest}")
 
     def _compute(self, key: StageKey, compute: Callable[[Path], None], device: str) -> Stage:
         unfinished = self._root / "unfinished" / f"{uuid.uuid4().hex}.{own_process()}"

@@ -97,6 +97,10 @@ WITH_INTERVALS = (
 """The scores of which a completed trial has an interval over patients; the last two where patients are known."""
 
 
+SECONDS = "seconds"
+"""What a fold costs, as an objective of a search: the seconds of its stages, as if none had been found in the store."""
+
+
 def maximizes(name: str) -> bool:
     """Whether more of a score is better; scores per class (``sensitivity_CLASS``) are all of that kind."""
-    return name not in SCORES or SCORES[name].direction == "maximize"
+    return name != SECONDS and (name not in SCORES or SCORES[name].direction == "maximize")
