@@ -48,7 +48,7 @@ def plane(points_MC: NDArray[np.float32]) -> Plane:
     Source: van der Maaten & Hinton 2008; initialised as Kobak & Berens 2019 advise.
     """
     from sklearn.manifold import TSNE  # takes seconds to import
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     settings = TSNE(2, perplexity=perplexity(len(points_MC)), init="pca", random_state=0)
     with threadpool_limits(1):  # the trials need the other cores, and sums of several threads differ in their last bits

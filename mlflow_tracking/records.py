@@ -103,7 +103,7 @@ def ending(search: SearchRecord, trial: TrialResult, standing: str) -> dict[str,
     tags = {names.STATE: standing}
     if trial.state != "unfinished":
         tags[names.NOTE] = notes.trial_note(search, trial)
-    if trial.error:
+    if trial.error and trial.state == "failed":
         tags[names.ERROR] = trial.error
     return tags
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,15 +17,6 @@ from trainables.results import TrialResult
 
 _EVERY = 1.0
 _PLAIN_EVERY = 30.0
-
-
-def open_console() -> Console:
-    """Standard output: as wide as the terminal; without one, wide enough that few lines of a table are broken.
-
-    Markup is off: names of classes and texts of errors are printed as they are.
-    """
-    terminal = sys.stdout.isatty()
-    return Console(width=None if terminal else 160, soft_wrap=not terminal, markup=False, highlight=False)
 
 
 class Display:

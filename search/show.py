@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlflow_tracking.names import CONFIRMATION_FILE
-from search.display import open_console
+from search.console import open_console
 from search.outcome import print_outcome
 from search.storage import find_search
 from trainables.files import read_json

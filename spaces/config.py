@@ -131,6 +131,8 @@ class ClassifierConfig:
 
     ``patience`` is the number of epochs without a lower validation loss after which training stops (0: never);
     ``pretrained`` a file or hub id with ImageNet weights; ``amp`` bfloat16 autocast on a GPU, nothing on a CPU.
+    ``schedule_epochs`` is what the schedule is laid over (0: ``epochs``): where it is the same, a training of fewer
+    epochs is the beginning of one of more.
     """
 
     name: str = "small_cnn"
@@ -141,6 +143,7 @@ class ClassifierConfig:
     class_weights: bool = True
     optimizer: str = "adamw"
     schedule: str = "cosine"
+    schedule_epochs: int = 0
     patience: int = 0
     label_smoothing: float = 0.0
     pretrained: str = SCRATCH
@@ -152,6 +155,12 @@ class ClassifierConfig:
             if value not in valid:
                 raise ConfigError(f"classifier.{field} is '{value}'; {nearest(value, valid)}.")
         require(self.epochs >= 1, "classifier.epochs", self.epochs, "at least 1")
+        require(
+            self.schedule_epochs == 0 or self.schedule_epochs >= self.epochs,
+            "classifier.schedule_epochs",
+            self.schedule_epochs,
+            f"at least classifier.epochs ({self.epochs}), or 0 (as many)",
+        )
         require(self.batch_size >= 2, "classifier.batch_size", self.batch_size, "at least 2")
         require(0 < self.learning_rate <= 1, "classifier.learning_rate", self.learning_rate, "more than 0, at most 1")
         require(0 <= self.weight_decay <= 1, "classifier.weight_decay", self.weight_decay, "0 to 1")
@@ -165,6 +174,11 @@ class ClassifierConfig:
                 f"classifier.pretrained is '{self.pretrained}', and {self.name} has no ImageNet weights; set "
                 f"classifier.name to one of {', '.join(PRETRAINED_CLASSIFIERS)}, or classifier.pretrained={SCRATCH}."
             )
+
+    @property
+    def span(self) -> int | None:
+        """Epochs that the schedule is laid over; None where it has no end."""
+        return None if self.schedule == "constant" else self.schedule_epochs or self.epochs
 
 
 MixerConfig: TypeAlias = RealConfig | BlendConfig | MixupConfig | CutmixConfig | AugmixConfig | GenMixConfig

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from trainables import seeding
-from trainables.classifiers.training import TrainedClassifier
+from trainables.classifiers.trained import TrainedClassifier
 from trainables.data.image_set import ImageSet
 from trainables.files import read_json, write_json
 from trainables.generators.previews import to_uint8

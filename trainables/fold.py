@@ -18,24 +18,26 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from spaces.config import TrialConfig, as_dict
-from spaces.generators import TrainedConfig, training_part
+from spaces.config import TrialConfig
+from spaces.generators import training_part
 from trainables import pool
 from trainables.classifiers import registry as classifiers
 from trainables.classifiers import training
+from trainables.classifiers.trained import load_classifier
 from trainables.data import affine
 from trainables.data.cohort import Cohort
 from trainables.data.image_files import load_image_set, save_image_set
 from trainables.data.image_set import ImageSet
-from trainables.data.preprocess import PREPROCESS_VERSION, Scaling, fit_scaling, preprocess
+from trainables.data.preprocess import Scaling, fit_scaling, preprocess
 from trainables.data.splits import FoldSplit
 from trainables.errors import LeakError
 from trainables.feature_map import OF_A_KIND, FeatureMap, feature_map
 from trainables.files import read_json, write_json
+from trainables.fold_keys import FoldKeys
 from trainables.generators import registry as generators
 from trainables.generators.acceptance import check_class
-from trainables.generators.base import FittedGenerator
-from trainables.generators.fitting import CHECKPOINT_SECONDS, advance
+from trainables.generators.base import FittedGenerator, OnStep
+from trainables.generators.fitting import CHECKPOINT_SECONDS, Trajectory, advance
 from trainables.generators.previews import write_previews
 from trainables.metrics import extractor, fidelity
 from trainables.metrics.classification import scores
@@ -43,8 +45,11 @@ from trainables.metrics.patients import patient_scores
 from trainables.mixers import registry as mixers
 from trainables.mixers.base import Augment
 from trainables.results import FoldResult, Prediction, StageRecord
-from trainables.seeding import stream
-from trainables.stages import TRAINING_FILE, Stage, StageKey, StageStore, save_state
+from trainables.stage_checkpoints import TRAINING_FILE, save_state
+from trainables.stages import Stage, StageKey, StageStore
+
+CLASSIFIER_STATE = "state.safetensors"
+HISTORY = "history.json"
 
 Report: TypeAlias = Callable[[str, int, int], None]
 """Called with (stage, steps done, steps in all); may raise StopRequested."""
@@ -77,18 +82,20 @@ class Environment:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FoldOutcome:
-    """A finished fold and the weights of its classifier (named CPU tensors).
+    """A finished fold and the file with the weights of its classifier, which the store may evict later.
 
     ``feature_map`` computes what figures show of the training images, of a trial's first fold; it changes nothing.
     """
 
     result: FoldResult
-    classifier_state: dict[str, Tensor]
+    weights: Path
     feature_map: Callable[[], FeatureMap] | None = None
 
 
 def run_fold(config: TrialConfig, split: FoldSplit, environment: Environment) -> FoldOutcome:
     """Compute one fold.
+
+    Where stages may be evicted meanwhile, the caller holds ``environment.store.in_use()``.
 
     Args:
         config: the trial.
@@ -109,6 +116,13 @@ class _Fold:
         self._config = config
         self._split = split
         self._environment = environment
+        self._keys = FoldKeys(
+            config=config,
+            split=split,
+            cohort=environment.cohort,
+            seed=environment.seed,
+            threads=environment.threads,
+        )
         self._records: list[StageRecord] = []
         self._loaded: FittedGenerator | None = None
         entries = [environment.cohort.entries[index] for index in (*split.test, *split.validation)]
@@ -119,12 +133,20 @@ class _Fold:
         start = time.perf_counter()
         preprocessed = self._preprocess()
         real = load_image_set(preprocessed.folder)
-        generator = self._generator(preprocessed, real) if self._config.synthetic is not None else None
+        generator = self._generator(real) if self._config.synthetic is not None else None
         synthetic = self._synthetic(generator, real) if generator is not None else None
         learnt_from = tuple(record.key for record in self._records)
-        found = self._fidelity(preprocessed, generator, real) if generator is not None else {}
+        found = self._fidelity(generator, real) if generator is not None else {}
         validation = self._held_out(preprocessed.folder, self._split.validation) if self._split.validation else None
-        classifier = self._classify(real, synthetic, validation, learnt_from)
+        stage = self._classify(real, synthetic, validation, learnt_from)
+        classifier = load_classifier(
+            self._config.classifier,
+            load_file(stage.folder / CLASSIFIER_STATE),
+            len(real.classes),
+            self._environment.device,
+            history=read_json(stage.folder / HISTORY),
+        )
+        self._environment.store.touch_in_order_of_eviction(self._records)
         test = self._held_out(preprocessed.folder, self._split.test)
         probabilities_NK = classifier.probabilities(test.images_NCHW)
         result = FoldResult(
@@ -140,7 +162,7 @@ class _Fold:
             },
             fidelity=found,
             seconds=time.perf_counter() - start,
-            peak_bytes=peak_bytes(self._environment.device),
+            peak_bytes=max(peak_bytes(self._environment.device), *(each.peak_bytes for each in self._records)),
             name=self._split.name,
             locked=self._split.locked,
         )
@@ -152,19 +174,17 @@ class _Fold:
             mixers.build(self._config.mixer),
             augment=self._augment,
             per_class=max(1, OF_A_KIND // len(real.classes)),
-            seed=self._seed("feature map"),
+            seed=self._keys.stream("feature map"),
         )
         return FoldOutcome(
-            result=result, classifier_state=classifier.state(), feature_map=draw if self._split.fold == 0 else None
+            result=result,
+            weights=stage.folder / CLASSIFIER_STATE,
+            feature_map=draw if self._split.fold == 0 else None,
         )
 
     @property
     def _augment(self) -> Augment:
         return affine.affine if self._config.affine else affine.identity
-
-    def _seed(self, stage: str) -> int:
-        """The stage's seed: the same for every configuration, so that trials are compared under common draws."""
-        return stream(self._environment.seed, f"{self._split.stream}/{stage}")
 
     def _guard(self, images: ImageSet, stage: str) -> None:
         leaked = [
@@ -185,6 +205,17 @@ class _Fold:
             self._records.append(stage.record)
         return stage
 
+    def _advance(self, begun: Trajectory, key: StageKey, *, on_step: OnStep = lambda done, total: None) -> None:
+        """Train to the stage's position, from the furthest state that the store has of its trajectory."""
+        assert key.position is not None  # noqa: S101 - trainings have one
+        advance(
+            begun,
+            key.position,
+            on_step=on_step,
+            checkpoints=self._environment.store.checkpoints(key),
+            every=self._environment.checkpoint_seconds,
+        )
+
     def _preprocess(self) -> Stage:
         cohort, train, config = self._environment.cohort, self._split.train, self._config.preprocess
 
@@ -195,15 +226,7 @@ class _Fold:
             save_image_set(folder, images)
             write_json(folder / "scaling.json", scaling.to_dict())
 
-        key = StageKey(
-            stage="preprocess",
-            version=PREPROCESS_VERSION,
-            config=as_dict(config),
-            inputs=(cohort.content_digest(train),),
-            seed=0,
-            threads=self._environment.threads,
-        )
-        return self._obtain(key, compute)
+        return self._obtain(self._keys.preprocess, compute)
 
     def _synthetic(self, generator: Stage, real: ImageSet) -> ImageSet:
         """The trial's share of the pool."""
@@ -214,39 +237,18 @@ class _Fold:
     def _chunks(self, generator: Stage, real: ImageSet, counts: tuple[int, ...]) -> list[Path]:
         return [self._chunk(generator, real, label, start) for label, start in pool.chunks(counts)]
 
-    @property
-    def _trained(self) -> TrainedConfig:
-        config = self._config.generator
-        assert isinstance(config, TrainedConfig)  # noqa: S101 - nothing asks for it where there is no generator
-        return config
-
-    def _generator(self, preprocessed: Stage, real: ImageSet) -> Stage:
-        config, environment = self._trained, self._environment
-        key = StageKey(
-            stage="generator",
-            version=generators.STAGE_VERSIONS[config.name],
-            config=generators.training_slice(config),
-            inputs=(preprocessed.record.key,),
-            seed=self._seed("generator"),
-            threads=environment.threads,
-            position=config.steps,
-        )
+    def _generator(self, real: ImageSet) -> Stage:
+        config, environment, key = self._keys.trained, self._environment, self._keys.generator
 
         def compute(folder: Path) -> None:
             self._guard(real, "generator")
             untrained = generators.build(training_part(config))
-            training = untrained.begin(real, seed=key.seed, device=environment.device)
-            advance(
-                training,
-                config.steps,
-                on_step=lambda done, total: environment.report("generator", done, total),
-                checkpoints=environment.store.checkpoints(key),
-                every=environment.checkpoint_seconds,
-            )
-            fitted, previews = training.fitted(), training.previews()
+            begun = untrained.begin(real, seed=key.seed, device=environment.device)
+            self._advance(begun, key, on_step=lambda done, total: environment.report("generator", done, total))
+            fitted, previews = begun.fitted(), begun.previews()
             save_file(fitted.state(), folder / "state.safetensors")
-            write_json(folder / "history.json", fitted.history)
-            save_state(folder / TRAINING_FILE, training.state())
+            write_json(folder / HISTORY, fitted.history)
+            save_state(folder / TRAINING_FILE, begun.state())
             if previews is not None:
                 write_previews(folder, previews, real.classes)
 
@@ -255,9 +257,9 @@ class _Fold:
     def _fitted(self, generator: Stage, real: ImageSet) -> FittedGenerator:
         """The trained generator, read once for all chunks of the fold."""
         if self._loaded is None:
-            self._loaded = generators.build(self._trained).load(
+            self._loaded = generators.build(self._keys.trained).load(
                 load_file(generator.folder / "state.safetensors"),
-                read_json(generator.folder / "history.json"),
+                read_json(generator.folder / HISTORY),
                 n_classes=len(real.classes),
                 pixels=real.pixels,
                 device=self._environment.device,
@@ -265,38 +267,17 @@ class _Fold:
         return self._loaded
 
     def _chunk(self, generator: Stage, real: ImageSet, label: int, start: int) -> Path:
-        sampling = {name: getattr(self._trained, name) for name in self._trained.SAMPLING}
+        key = self._keys.chunk(label, start)
 
         def compute(folder: Path) -> None:
             fitted = self._fitted(generator, real)
-            images_NCHW = pool.write_chunk(folder, fitted, label, start, seed=self._seed("pool"))
-            check_class(images_NCHW, real, label, when=f"in the pool, sampled with {sampling},")
+            images_NCHW = pool.write_chunk(folder, fitted, label, start, seed=key.seed)
+            check_class(images_NCHW, real, label, when=f"in the pool, sampled with {key.config['sampling']},")
 
-        key = StageKey(
-            stage="pool",
-            version=pool.STAGE_VERSION,
-            config={
-                "class_index": label,
-                "start": start,
-                "count": pool.CHUNK,
-                "sampling": sampling,
-            },
-            inputs=(generator.record.key,),
-            seed=self._seed("pool"),
-            threads=self._environment.threads,
-        )
         return self._obtain(key, compute).folder
 
-    def _extractor(self, preprocessed: Stage, real: ImageSet) -> Stage:
-        environment = self._environment
-        key = StageKey(
-            stage="extractor",
-            version=extractor.STAGE_VERSION,
-            config={"recipe": extractor.RECIPE_DIGEST},
-            inputs=(preprocessed.record.key,),
-            seed=self._seed("extractor"),
-            threads=environment.threads,
-        )
+    def _extractor(self, real: ImageSet) -> Stage:
+        environment, key = self._environment, self._keys.extractor
 
         def compute(folder: Path) -> None:
             self._guard(real, "extractor")
@@ -310,24 +291,16 @@ class _Fold:
 
         return self._obtain(key, compute)
 
-    def _fidelity(self, preprocessed: Stage, generator: Stage, real: ImageSet) -> Mapping[str, float | None]:
+    def _fidelity(self, generator: Stage, real: ImageSet) -> Mapping[str, float | None]:
         """How faithful as many synthetic images as there are real ones are: the same for every share of the pool."""
-        environment = self._environment
         folders = self._chunks(generator, real, real.counts)
-        features = self._extractor(preprocessed, real)
-        key = StageKey(
-            stage="fidelity",
-            version=fidelity.STAGE_VERSION,
-            config={},
-            inputs=(features.record.key, generator.record.key, *(folder.name for folder in folders)),
-            seed=self._seed("fidelity"),
-            threads=environment.threads,
-        )
+        features = self._extractor(real)
+        key = self._keys.fidelity([self._keys.chunk(label, start) for label, start in pool.chunks(real.counts)])
 
         def compute(folder: Path) -> None:
             self._guard(real, "fidelity")
             weights = load_file(features.folder / "state.safetensors")
-            trained = extractor.load_extractor(weights, len(real.classes), environment.device)
+            trained = extractor.load_extractor(weights, len(real.classes), self._environment.device)
             synthetic = pool.take(folders, real.counts, real.classes)
             found = fidelity.fidelity(real, synthetic, trained, seed=key.seed)
             fidelity.write_fidelity(folder, found, real.classes)
@@ -336,46 +309,32 @@ class _Fold:
 
     def _classify(
         self, real: ImageSet, synthetic: ImageSet | None, validation: ImageSet | None, learnt_from: tuple[str, ...]
-    ) -> training.TrainedClassifier:
+    ) -> Stage:
         config, environment = self._config, self._environment
-        self._guard(real, "classifier")
-        balanced = config.synthetic is not None and config.synthetic.balance
-        key = StageKey(
-            stage="classifier",
-            version=training.CLASSIFIER_STAGE_VERSION,
-            config={
-                "classifier": classifiers.training_slice(config.classifier),
-                "mixer": {**as_dict(config.mixer), "version": mixers.MIXER_VERSION},
-                "affine": config.affine,
-                "counts": [real.counts, synthetic.counts if synthetic else ()],
-                "balance": balanced,
-            },
-            inputs=(*learnt_from, *self._validated_by()),
-            seed=self._seed("classifier"),
-            threads=environment.threads,
-        )
-        start = time.perf_counter()
-        fitted = training.train_classifier(
-            config.classifier,
-            mixers.build(config.mixer),
-            real,
-            synthetic,
-            validation=validation,
-            augment=self._augment,
-            balanced=balanced,
-            seed=key.seed,
-            device=environment.device,
-            on_step=lambda done, total: environment.report("classifier", done, total),
-        )
-        seconds = time.perf_counter() - start
-        self._records.append(StageRecord(name=key.stage, key=key.digest, seconds=seconds, reused=False))
-        return fitted
+        key = self._keys.classifier(real.counts, synthetic.counts if synthetic else (), learnt_from)
 
-    def _validated_by(self) -> tuple[str, ...]:
-        """What early stopping reads, by content; nothing where it is off."""
-        if not (self._config.classifier.patience and self._split.validation):
-            return ()
-        return (self._environment.cohort.content_digest(self._split.validation),)
+        def compute(folder: Path) -> None:
+            self._guard(real, "classifier")
+            begun = training.begin_classifier(
+                config.classifier,
+                mixers.build(config.mixer),
+                real,
+                synthetic,
+                validation=validation,
+                augment=self._augment,
+                balanced=self._keys.balanced,
+                seed=key.seed,
+                device=environment.device,
+                on_batch=lambda done, total: environment.report("classifier", done, total),
+            )
+            self._advance(begun, key)
+            fitted = begun.fitted()
+            if classifiers.goes_on(config.classifier):
+                save_state(folder / TRAINING_FILE, begun.state())
+            save_file(fitted.state(), folder / CLASSIFIER_STATE)
+            write_json(folder / HISTORY, dict(fitted.history))
+
+        return self._obtain(key, compute)
 
     def _held_out(self, folder: Path, indices: Sequence[int]) -> ImageSet:
         """Images that the training fold's scaling has not seen."""

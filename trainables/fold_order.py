@@ -22,3 +22,10 @@ def next_fold(remaining: Sequence[int], status: Callable[[int], StageStatus]) ->
         One of ``remaining``; of equally good ones that with the lowest number.
     """
     return min(remaining, key=lambda fold: (_READY.index(status(fold)), fold))
+
+
+def furthest_behind(statuses: Sequence[StageStatus]) -> StageStatus:
+    """How far a fold is whose stages are so far: somebody is busy with one, all are finished, or neither."""
+    if "busy" in statuses:
+        return "busy"
+    return "free" if "free" in statuses else "finished"

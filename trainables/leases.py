@@ -21,6 +21,8 @@ from pathlib import Path
 
 BEAT_EVERY = 1.0
 DEAD_AFTER = 10.0
+_TEMPORARY = ".tmp"
+_SUCCESSION = ".next"
 
 
 def _host() -> str:
@@ -65,10 +67,18 @@ def _process_start(pid: int) -> int:
 
 
 def _read(path: Path) -> _Holder | None:
-    """The holder of a lease; None if it is free, or being created this very moment."""
+    """The holder of a lease; None if it is free, or being created this very moment. Raises: OSError otherwise."""
     try:
         return _Holder(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _look(path: Path) -> _Holder | None:
+    """The holder of a lease as far as it can be read; a file system may fail while the file is being replaced."""
+    try:
+        return _read(path)
+    except OSError:
         return None
 
 
@@ -86,16 +96,14 @@ class Lease:
         self._token = uuid.uuid4().hex
         self._seen: tuple[str, int] | None = None
         self._seen_since = 0.0
+        self._succession: Lease | None = None
 
     def try_acquire(self) -> bool:
         """Take the lease if it is free or its holder is dead; poll this."""
         if not self._path.exists() and self._create():
             return True
-        holder = _read(self._path)
-        if not self._is_dead(holder):
-            return False
-        self._break(holder)
-        return self._create()
+        holder = _look(self._path)
+        return self._is_dead(holder) and self._succeed(holder, lambda: self._write_over(0))
 
     def acquire(self, *, timeout: float, on_wait: Callable[[], None] = lambda: None) -> bool:
         """Try for ``timeout`` seconds; one longer than ``DEAD_AFTER`` outlasts a dead holder of any host.
@@ -114,7 +122,7 @@ class Lease:
 
     def holder(self) -> str:
         """The process that holds the lease, in words; empty if it is free."""
-        holder = _read(self._path)
+        holder = _look(self._path)
         if holder is None:
             return ""
         pid, _, rest = holder.process.partition(".")
@@ -122,11 +130,11 @@ class Lease:
 
     def is_held(self) -> bool:
         """Whether the lease is anybody's who is not known to be gone; one look, the heartbeat is not watched."""
-        holder = _read(self._path)
+        holder = _look(self._path)
         return holder is not None and not is_gone(holder.process)
 
     def beat(self, count: int) -> bool:
-        """Say that the holder lives; False if the lease was lost."""
+        """Say that the holder lives; False if the lease was lost. Raises: OSError if the storage does not answer."""
         holder = _read(self._path)
         if holder is None or holder.token != self._token:
             return False
@@ -135,30 +143,43 @@ class Lease:
 
     def release(self) -> None:
         """Free the lease if it is still this holder's."""
-        holder = _read(self._path)
+        holder = _look(self._path)
         if holder is not None and holder.token == self._token:
             self._path.unlink(missing_ok=True)
 
     def free_if_gone(self) -> None:
         """Free the lease if its holder was a process of this host that runs no more."""
-        holder = _read(self._path)
+        holder = _look(self._path)
         if holder is not None and is_gone(holder.process):
-            self._break(holder)
+            self._succeed(holder, lambda: self._path.unlink(missing_ok=True))
+
+    def lives(self) -> bool | None:
+        """Whether the holder runs, as far as processes of this host show; None if it runs elsewhere, or is unknown."""
+        holder = _look(self._path)
+        if holder is None or not holder.process.endswith(f".{_HOST}"):
+            return None
+        return not is_gone(holder.process)
 
     def _content(self, beat: int) -> str:
         return json.dumps({"process": own_process(), "token": self._token, "beat": beat})
 
     def _create(self) -> bool:
-        temporary = self._path.with_name(f"{self._path.name}.{uuid.uuid4().hex}.tmp")
-        temporary.write_text(self._content(0), encoding="utf-8")
+        temporary = self._path.with_name(f"{self._path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
+        try:
+            temporary.write_text(self._content(0), encoding="utf-8")
+            return self._link(temporary)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _link(self, temporary: Path) -> bool:
         try:
             os.link(temporary, self._path)
         except FileExistsError:
-            return False
+            # a network file system that asks again after a lost answer finds the link that it has made itself
+            holder = _look(self._path)
+            return holder is not None and holder.token == self._token
         except OSError:
             return self._create_without_links()
-        finally:
-            temporary.unlink(missing_ok=True)
         return True
 
     def _create_without_links(self) -> bool:
@@ -171,9 +192,12 @@ class Lease:
         return True
 
     def _write_over(self, beat: int) -> None:
-        temporary = self._path.with_name(f"{self._path.name}.{uuid.uuid4().hex}.tmp")
-        temporary.write_text(self._content(beat), encoding="utf-8")
-        temporary.replace(self._path)
+        temporary = self._path.with_name(f"{self._path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
+        try:
+            temporary.write_text(self._content(beat), encoding="utf-8")
+            temporary.replace(self._path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def _is_dead(self, holder: _Holder | None) -> bool:
         if holder is not None and is_gone(holder.process):
@@ -184,34 +208,42 @@ class Lease:
             return False
         return self._clock() - self._seen_since >= DEAD_AFTER
 
-    def _break(self, holder: _Holder | None) -> None:
-        """Set a dead holder's file aside; of several that try, one succeeds."""
-        current = _read(self._path)
-        if (current.token if current else None) != (holder.token if holder else None):
-            return
-        aside = self._path.with_name(f"{self._path.name}.{uuid.uuid4().hex}.dead")
-        with suppress(FileNotFoundError):
-            self._path.rename(aside)
-            taken = _read(aside)
-            if taken is not None and (holder is None or taken.token != holder.token):
-                # another process was faster and holds the lease rightfully: give it back
-                with suppress(OSError):
-                    os.link(aside, self._path)
-            aside.unlink(missing_ok=True)
+    def _succeed(self, dead: _Holder | None, act: Callable[[], None]) -> bool:
+        """Replace or remove a dead holder's file; of several that try, one does.
+
+        Who replaces or removes the file holds a lease on succeeding this very holder, so that nobody mistakes the
+        file of a successor for it, and so that the lease is at no moment free.
+        """
+        token = dead.token if dead is not None else "unreadable"
+        succession = self._path.with_name(f"{self._path.name}.{token}{_SUCCESSION}")
+        if self._succession is None or self._succession._path != succession:
+            self._succession = Lease(succession, clock=self._clock)
+        if not self._succession.try_acquire():
+            return False
+        try:
+            current = _look(self._path)
+            if (current.token if current is not None else "unreadable") != token:
+                return False
+            act()
+            return True
+        finally:
+            self._succession.release()
 
 
 @contextmanager
-def held(lease: Lease, *, on_lost: Callable[[], None] = lambda: None) -> Iterator[None]:
+def held(
+    lease: Lease, *, on_lost: Callable[[], None] = lambda: None, beat_every: float | None = None
+) -> Iterator[None]:
     """Keep an acquired lease alive by a heartbeat thread, and release it at the end.
 
     ``on_lost`` is called once, in that thread, if another process has taken the lease, as it may after this one was
-    suspended for long.
+    suspended for long. ``beat_every`` is in seconds (``BEAT_EVERY``).
     """
     done = threading.Event()
 
     def keep_alive() -> None:
         count = 0
-        while not done.wait(BEAT_EVERY):
+        while not done.wait(BEAT_EVERY if beat_every is None else beat_every):
             count += 1
             with suppress(OSError):
                 if not lease.beat(count):

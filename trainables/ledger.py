@@ -4,6 +4,7 @@
     STORAGE/NAME/trials/ID/trial.json     a trial's configuration, written before it starts
     STORAGE/NAME/trials/ID/fold_K.json    one finished fold: scores, predictions, stages
     STORAGE/NAME/trials/ID/state.json     how the trial ended: completed, pruned or failed, and why
+    STORAGE/NAME/trials/ID/out_of_memory.json  that an attempt at it lacked memory
     STORAGE/NAME/trials/ID/progress.json  what it is doing now (not part of the record; may be lost)
     STORAGE/NAME/trials/ID/feature_map/   what figures show of the training images (not part of the record)
     STORAGE/NAME/locked.json              the locked test set, if there is one
@@ -14,6 +15,7 @@ A fold or state file, once written, is never written again.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -59,7 +61,7 @@ class SearchRecord:
     ``show_images`` False keeps patients' images out of tracking and reports.
     ``further_metrics`` are traded against ``metric``, by which the best trial is named.
     ``sharing`` says whether trials find each other's stages; ``warm_start`` names the searches of the same data whose
-    trials the sampler is told, ``stage_limit`` how many bytes of stages are kept; None: all.
+    trials the sampler is told.
     """
 
     name: str
@@ -82,7 +84,6 @@ class SearchRecord:
     further_metrics: tuple[str, ...] = ()
     sharing: bool = True
     warm_start: tuple[str, ...] = ()
-    stage_limit: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -113,6 +114,7 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._known: set[str] = set()
         self._ended: dict[str, TrialResult] = {}
 
     @property
@@ -135,16 +137,24 @@ class Ledger:
             raise ValueError(f"'{trial_id}' is not a trial id; expected 't' and at least four digits.")
         return self.folder / "trials" / trial_id
 
+    def _names(self) -> list[str]:
+        """The folders of trials, with ``trial.json`` in them or on its way."""
+        trials = self.folder / "trials"
+        return [entry.name for entry in os.scandir(trials) if entry.name.startswith("t")] if trials.is_dir() else []
+
     def trial_ids(self) -> list[str]:
         """The ids of all recorded trials, in the order in which they were proposed."""
-        found = (path.parent.name for path in (self.folder / "trials").glob("t*/trial.json"))
-        return sorted(found, key=lambda trial_id: int(trial_id[1:]))
+        trials, known = self.folder / "trials", self._known
+        found = {name for name in self._names() if name not in known and (trials / name / "trial.json").exists()}
+        if found:
+            known = self._known = known | found  # a new set: other threads may be reading the old one
+        return sorted(known, key=lambda trial_id: int(trial_id[1:]))
 
     def add_trial(self, config: Assignment, *, reference: str | None) -> str:
         """Record a proposed trial under the next id, which is returned. For the driver alone."""
         trials = self.folder / "trials"
         trials.mkdir(parents=True, exist_ok=True)
-        taken = [int(path.name[1:]) for path in trials.glob("t*") if path.name[1:].isdigit()]
+        taken = [int(name[1:]) for name in self._names() if name[1:].isdigit()]
         for number in range(max(taken, default=-1) + 1, 10**8):
             trial_id = f"t{number:04d}"
             try:
@@ -162,10 +172,10 @@ class Ledger:
         if not path.exists():
             write_json(path, result.to_dict())
 
-    def fold(self, trial_id: str, fold: int) -> FoldResult | None:
-        """A finished fold of a trial, or None."""
+    def fold(self, trial_id: str, fold: int, *, predictions: bool = False) -> FoldResult | None:
+        """A finished fold of a trial, or None; with the predictions of single images only where they are asked for."""
         path = self.trial_folder(trial_id) / f"fold_{fold}.json"
-        return FoldResult.from_dict(read_json(path)) if path.exists() else None
+        return FoldResult.from_dict(read_json(path), predictions=predictions) if path.exists() else None
 
     def end_trial(
         self,
@@ -181,6 +191,18 @@ class Ledger:
             found = {name: asdict(interval) for name, interval in intervals.items()}
             write_json(path, {"state": state, "error": error, "ended": time.time(), "intervals": found})
 
+    def record_out_of_memory(self, trial_id: str, error: str) -> bool:
+        """Record that a trial lacked memory; False if that had been recorded before."""
+        path = self.trial_folder(trial_id) / "out_of_memory.json"
+        if path.exists():
+            return False
+        write_json(path, {"error": error, "time": time.time()})
+        return True
+
+    def ran_out_of_memory(self, trial_id: str) -> bool:
+        """Whether an attempt at a trial lacked memory."""
+        return (self.trial_folder(trial_id) / "out_of_memory.json").exists()
+
     def write_progress(self, trial_id: str, *, fold: int, stage: str, done: int, total: int) -> None:
         """Say what a running trial is doing; for displays."""
         data = {"fold": fold, "stage": stage, "done": done, "total": total, "time": time.time()}
@@ -193,15 +215,21 @@ class Ledger:
         except (OSError, ValueError):
             return None
 
-    def trial(self, trial_id: str) -> TrialResult:
-        """One trial as recorded so far."""
-        if trial_id in self._ended:
+    def trial(self, trial_id: str, *, predictions: bool = False) -> TrialResult:
+        """One trial as recorded so far.
+
+        Args:
+            trial_id: of a recorded trial.
+            predictions: read those of single images too, which are most of a record; without them ended trials are
+                kept in memory.
+        """
+        if trial_id in self._ended and not predictions:
             return self._ended[trial_id]
         folder = self.trial_folder(trial_id)
         proposed = read_json(folder / "trial.json")
         end = read_json(folder / "state.json") if (folder / "state.json").exists() else {}
         numbers = sorted(int(path.stem.removeprefix("fold_")) for path in folder.glob("fold_*.json"))
-        folds = [self.fold(trial_id, number) for number in numbers]
+        folds = [self.fold(trial_id, number, predictions=predictions) for number in numbers]
         result = TrialResult(
             id=trial_id,
             config=proposed["config"],
@@ -213,10 +241,10 @@ class Ledger:
             ended=end.get("ended"),
             intervals={name: Interval(**each) for name, each in end.get("intervals", {}).items()},
         )
-        if result.state != "unfinished":
+        if result.state != "unfinished" and not predictions:
             self._ended[trial_id] = result
         return result
 
-    def trials(self) -> list[TrialResult]:
-        """All trials, in the order in which they were proposed."""
-        return [self.trial(trial_id) for trial_id in self.trial_ids()]
+    def trials(self, *, predictions: bool = False) -> list[TrialResult]:
+        """All trials, in the order in which they were proposed; see ``trial``."""
+        return [self.trial(trial_id, predictions=predictions) for trial_id in self.trial_ids()]

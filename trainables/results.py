@@ -19,12 +19,17 @@ TrialState: TypeAlias = Literal["unfinished", "completed", "pruned", "failed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRecord:
-    """One stage of a fold: what it was, what computing it cost (seconds), and whether it was found in the store."""
+    """One stage of a fold: what it was, what computing it cost, and whether it was found in the store.
+
+    ``seconds`` is its wall time and ``peak_bytes`` the GPU memory that it needed (0: not known) when it was computed,
+    also where it was found.
+    """
 
     name: str
     key: str
     seconds: float
     reused: bool
+    peak_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +47,8 @@ class FoldResult:
     """One finished fold of one trial, or one training for the locked test set (``locked``); ``name`` says which.
 
     ``counts`` are the numbers of real and synthetic training images and of test images; ``seconds`` is the fold's own
-    wall time, without what was reused. ``fidelity`` says how good the synthetic images are (``kid``, ``copy_rate``,
-    ...); it is empty where there are none.
+    wall time, without what was reused. ``predictions`` are empty where only scores were asked for. ``fidelity`` says
+    how good the synthetic images are (``kid``, ``copy_rate``, ...); it is empty where there are none.
     """
 
     fold: int
@@ -62,14 +67,18 @@ class FoldResult:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> FoldResult:
-        """The inverse of ``to_dict``; records of searches that knew neither fidelity nor names are read too."""
+    def from_dict(cls, data: Mapping[str, Any], *, predictions: bool = True) -> FoldResult:
+        """The inverse of ``to_dict``; records of searches that knew neither fidelity nor names are read too.
+
+        ``predictions`` False leaves these out: they are most of a result.
+        """
         return cls(
             fold=data["fold"],
             scores=data["scores"],
             stages=tuple(StageRecord(**each) for each in data["stages"]),
             predictions=tuple(
-                Prediction(**{**each, "probabilities": tuple(each["probabilities"])}) for each in data["predictions"]
+                Prediction(**{**each, "probabilities": tuple(each["probabilities"])})
+                for each in (data["predictions"] if predictions else ())
             ),
             counts=data["counts"],
             seconds=data["seconds"],

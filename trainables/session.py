@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from threadpoolctl import threadpool_limits
 
 import spaces
 from spaces.budget import Budget, budget_named
+from spaces.config import TrialConfig
 from trainables.data.cohort import Cohort
 from trainables.data.evaluations import evaluations
 from trainables.data.locked import LockedTest
 from trainables.data.splits import FoldSplit
 from trainables.errors import FinalTrialError
 from trainables.fold import Environment
+from trainables.fold_keys import FoldKeys
+from trainables.fold_order import furthest_behind, next_fold
 from trainables.ledger import SHARED, Ledger, SearchRecord
-from trainables.stages import StageStore
+from trainables.stages import StageStatus, StageStore
 
 _REPORT_EVERY = 1.0
 
@@ -54,9 +58,7 @@ class Session:
     def environment(self, trial_id: str, fold: int, *, device: torch.device, checkpoint_seconds: float) -> Environment:
         """What one fold of one trial computes with; its progress goes to the ledger, at most once a second."""
         progress = _Progress(self.ledger, trial_id, fold)
-        store = StageStore(
-            self.ledger.storage / SHARED / "stages", on_wait=lambda stage: progress(f"wait for {stage}", 0, 0)
-        )
+        store = StageStore(self.stages(trial_id), on_wait=lambda stage: progress(f"wait for {stage}", 0, 0))
         return Environment(
             cohort=self.cohort,
             store=store,
@@ -67,6 +69,43 @@ class Session:
             report=progress,
             checkpoint_seconds=checkpoint_seconds,
         )
+
+    def stages(self, trial_id: str) -> Path:
+        """Where a trial finds and leaves stages: among those of all searches of the storage, or alone."""
+        return stages_folder(self.ledger) if self.record.sharing else self.ledger.trial_folder(trial_id) / "stages"
+
+    def next_fold(
+        self, config: TrialConfig, finished: Collection[int], *, trial_id: str, in_order: bool = False
+    ) -> FoldSplit:
+        """Which of a trial's folds to compute next: first those whose stages nobody is computing.
+
+        Args:
+            config: the trial.
+            finished: numbers of the folds that it has done, not all of them.
+            trial_id: its id.
+            in_order: take them by their numbers instead.
+        """
+        left = [split.fold for split in self.splits if split.fold not in finished]
+        if in_order or len(left) == 1:
+            return self.splits[left[0]]
+        store = StageStore(self.stages(trial_id))
+
+        def status(fold: int) -> StageStatus:
+            keys = FoldKeys(
+                config=config,
+                split=self.splits[fold],
+                cohort=self.cohort,
+                seed=self.record.seed,
+                threads=self.record.threads,
+            )
+            return furthest_behind([store.status(key) for key in keys.before_the_classifier()])
+
+        return self.splits[next_fold(left, status)]
+
+
+def stages_folder(ledger: Ledger) -> Path:
+    """The stages that all searches of a storage share."""
+    return ledger.storage / SHARED / "stages"
 
 
 def _check_packages() -> None:
@@ -93,7 +132,8 @@ class _Progress:
 
 
 def use_threads(count: int) -> None:
-    """Compute with that many CPU threads from now on, in PyTorch and in libraries loaded later."""
+    """Compute with that many CPU threads from now on: PyTorch, BLAS and OpenMP, also of libraries loaded later."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(count)
+    threadpool_limits(count)
     torch.set_num_threads(count)

@@ -2,7 +2,7 @@
 
 A stage is computed once: into a temporary folder that is renamed when it is whole, under a lease so that two processes
 do not compute it side by side. What is found is verified file by file against the digests that were recorded with it;
-a stage that does not match is set aside and computed anew. A training that diverged is a stage too: it is recorded as
+a stage that does not match is removed and computed anew. A training that diverged is a stage too: it is recorded as
 failed with its reason, and fails at once wherever it is asked for again.
 
 A stage may be a position on a trajectory (a training of so many steps). Its state is saved while it is computed, and
@@ -12,35 +12,38 @@ and more steps continue fewer ones.
 
 from __future__ import annotations
 
-import hashlib
-import os
+import errno
 import platform
 import shutil
 import time
-import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from spaces.space import digest_of
+from trainables import stage_space
 from trainables.errors import DivergedError
-from trainables.files import read_json, write_json
-from trainables.leases import Lease, held, is_gone, own_process
+from trainables.files import write_json
+from trainables.leases import Lease, held
 from trainables.results import StageRecord
+from trainables.stage_checkpoints import StageCheckpoints
+from trainables.stage_files import (
+    MANIFEST,
+    digests,
+    lease_path,
+    make_parts,
+    new_unfinished,
+    touch,
+    verified,
+)
+from trainables.stage_space import Evicted
 
-TRAINING_FILE = "training.safetensors"
-"""In the folder of a stage with a position: the state from which more steps go on."""
-CHECKPOINTS = "checkpoints"
 StageStatus: TypeAlias = Literal["finished", "busy", "free"]
 """How far a stage is: there, being computed, or neither."""
-_MANIFEST = "stage.json"
 _POLL_SECONDS = 0.1
 
 
@@ -97,8 +100,7 @@ class StageStore:
     def __init__(self, root: Path, *, on_wait: Callable[[str], None] = lambda stage: None) -> None:
         self._root = root
         self._on_wait = on_wait
-        for part in ("leases", "unfinished", CHECKPOINTS):
-            (root / part).mkdir(parents=True, exist_ok=True)
+        make_parts(root)
 
     def obtain(self, key: StageKey, compute: Callable[[Path], None], *, device: str) -> Stage:
         """Find a stage, or compute it, or wait until another process has.
@@ -135,20 +137,16 @@ class StageStore:
         Raises: DivergedError if it is recorded as failed.
         """
         folder = self._root / stage / digest
-        if not folder.exists():
+        touch(folder)  # before it is read, so that nobody evicts what is being read
+        manifest = verified(self._root, folder)
+        if manifest is None:
             return None
-        try:
-            manifest = read_json(folder / _MANIFEST)
-            intact = manifest["files"] == _digests(folder)
-            failed, seconds = manifest.get("failed"), manifest["seconds"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            intact = False
-        if not intact:
-            self._discard(folder)
-            return None
-        if failed is not None:
-            raise DivergedError(failed)
-        return Stage(folder=folder, record=StageRecord(name=stage, key=digest, seconds=seconds, reused=True))
+        if manifest.failed is not None:
+            raise DivergedError(manifest.failed)
+        record = StageRecord(
+            name=stage, key=digest, seconds=manifest.seconds, reused=True, peak_bytes=manifest.peak_bytes
+        )
+        return Stage(folder=folder, record=record)
 
     def status(self, key: StageKey) -> StageStatus:
         """How far a stage is; cheap, nothing is verified."""
@@ -156,18 +154,45 @@ class StageStore:
             return "finished"
         return "busy" if self._lease(key).is_held() else "free"
 
+    def touch_in_order_of_eviction(self, records: Sequence[StageRecord]) -> None:
+        """Mark the stages of a fold as used now, so that what was made from a stage goes before that stage.
+
+        Images can be sampled again from a generator, and a generator without its images is as dear as both.
+
+        Args:
+            records: in the order in which they were made.
+        """
+        for record in reversed(records):
+            touch(self._root / record.name / record.key)
+
     def checkpoints(self, key: StageKey) -> StageCheckpoints:
         """Where the training of a stage, whose key has a position, goes on from and is saved to."""
-        return StageCheckpoints(self._root, key)
+        return StageCheckpoints(self._root, stage=key.stage, trajectory=key.trajectory, digest=key.digest)
+
+    def in_use(self) -> AbstractContextManager[None]:
+        """Keep every stage that is obtained in the block from being evicted before its end."""
+        return stage_space.in_use(self._root)
+
+    def evict(self, limit_bytes: int) -> Evicted:
+        """Remove the least recently used stages, and states of stopped trainings, until the rest is within the limit.
+
+        Nothing that is in use goes. It looks at every stage: call it about once a minute.
+        """
+        return stage_space.evict(self._root, limit_bytes)
+
+    def sweep(self) -> None:
+        """Remove what processes that are gone left behind; safe while others compute."""
+        stage_space.sweep(self._root)
 
     def _lease(self, key: StageKey) -> Lease:
-        return Lease(self._root / "leases" / f"{key.stage}-{key.digest}")
+        return Lease(lease_path(self._root, key.stage, key.digest))
 
     def _compute(self, key: StageKey, compute: Callable[[Path], None], device: str) -> Stage:
-        unfinished = self._root / "unfinished" / f"{uuid.uuid4().hex}.{own_process()}"
+        unfinished = new_unfinished(self._root)
         unfinished.mkdir()
         diverged: DivergedError | None = None
         try:
+            memory = _PeakMemory(device)
             start = time.perf_counter()
             try:
                 compute(unfinished)
@@ -175,19 +200,20 @@ class StageStore:
                 diverged = error
                 for path in unfinished.iterdir():
                     path.unlink()
-            seconds = time.perf_counter() - start
+            seconds, peak_bytes = time.perf_counter() - start, memory.bytes()
             manifest = {
                 "key": asdict(key),
                 "seconds": seconds,
+                "peak_bytes": peak_bytes,
                 "failed": str(diverged) if diverged else None,
                 "device": device,
                 "processor": platform.processor() or platform.machine(),
                 "torch": torch.__version__,
                 "host": platform.node(),
                 "created": time.time(),
-                "files": _digests(unfinished),
+                "files": digests(unfinished),
             }
-            write_json(unfinished / _MANIFEST, manifest)
+            write_json(unfinished / MANIFEST, manifest)
             folder = self._keep(unfinished, key)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -195,111 +221,37 @@ class StageStore:
             self.checkpoints(key).clear()
         if diverged is not None:
             raise diverged
-        record = StageRecord(name=key.stage, key=key.digest, seconds=seconds, reused=False)
+        record = StageRecord(name=key.stage, key=key.digest, seconds=seconds, reused=False, peak_bytes=peak_bytes)
         return Stage(folder=folder, record=record)
 
     def _keep(self, unfinished: Path, key: StageKey) -> Path:
-        """Give a whole stage its place; who loses the race keeps the winner's."""
+        """Give a whole stage its place; who loses the race keeps the winner's, if that is whole."""
         folder = self._root / key.stage / key.digest
         folder.parent.mkdir(exist_ok=True)
-        try:
-            unfinished.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
-        return folder
-
-    def _discard(self, folder: Path) -> None:
-        aside = self._root / "unfinished" / f"{uuid.uuid4().hex}.{own_process()}"
-        with suppress(FileNotFoundError):
-            folder.rename(aside)
-            shutil.rmtree(aside, ignore_errors=True)
-
-    def sweep(self) -> None:
-        """Remove what processes of this host that are gone left behind; safe while others compute."""
-        for left in (self._root / "unfinished").iterdir():
-            if is_gone(left.name.partition(".")[2]):
-                shutil.rmtree(left, ignore_errors=True)
-        for left in (self._root / "leases").iterdir():
-            Lease(left).free_if_gone()
-        for left in (self._root / CHECKPOINTS).glob(".*.tmp"):
-            if is_gone(left.name.partition(".safetensors.")[2].partition(".")[2].removesuffix(".tmp")):
-                left.unlink(missing_ok=True)
+        while True:
+            try:
+                unfinished.rename(folder)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                if self.find(key.stage, key.digest) is None:
+                    continue
+            return folder
 
 
-class StageCheckpoints:
-    """The states of a trajectory: of its finished stages, and of those being computed.
+class _PeakMemory:
+    """The GPU memory of this process from now on; that of its other work on the device counts as well.
 
     Args:
-        root: of the store.
-        key: the stage that is computed; has a position.
+        device: where it computes, as ``torch.device`` has it.
     """
 
-    def __init__(self, root: Path, key: StageKey) -> None:
-        self._stages = root / key.stage
-        self._folder = root / CHECKPOINTS
-        self._trajectory = key.trajectory
-        self._own = self._folder / f"{key.stage}-{key.digest}.safetensors"
-        self._pattern = f"{key.stage}-{key.trajectory}-*.safetensors"
+    def __init__(self, device: str) -> None:
+        self._device = device if device.startswith("cuda") else None
+        if self._device is not None:
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+            torch.cuda.reset_peak_memory_stats(self._device)
 
-    def latest(self, steps: int) -> Mapping[str, Tensor] | None:
-        """The state that is furthest without being beyond ``steps``; None if there is none that can be read."""
-        finished = (folder / TRAINING_FILE for folder in self._stages.glob(f"{self._trajectory}-*"))
-        found = [(done, path) for path in (*finished, *self._folder.glob(self._pattern)) if (done := _done(path))]
-        for done, path in sorted(found, reverse=True):
-            if done <= steps and (path.name != TRAINING_FILE or _is_intact(path)):
-                with suppress(OSError, SafetensorError):
-                    return load_file(path)
-        return None
-
-    def save(self, state: Mapping[str, Tensor]) -> None:
-        """Keep a state, whose tensor ``done`` is its position, in place of the last one; atomic."""
-        save_state(self._own, state)
-
-    def clear(self) -> None:
-        """Remove the state of this stage: it is finished."""
-        self._own.unlink(missing_ok=True)
-
-
-def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write named tensors, among them ``done``, so that a reader sees the old file, or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.{own_process()}.tmp")
-    try:
-        save_file(dict(state), temporary, metadata={"done": str(int(state["done"]))})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _is_intact(path: Path) -> bool:
-    """Whether a file of a finished stage is the one that was recorded with it."""
-    try:
-        return bool(read_json(path.with_name(_MANIFEST))["files"][path.name] == _digest(path))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _done(path: Path) -> int | None:
-    """The position of a saved state; None if the file is not one, or has gone."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return int(file.metadata()["done"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        return None
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    """BLAKE2b of every file but the manifest, by name."""
-    digests: dict[str, str] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name == _MANIFEST:
-            continue
-        digests[path.name] = _digest(path)
-    return digests
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    def bytes(self) -> int:
+        """The most that was allocated at a time; 0 on the CPU."""
+        return 0 if self._device is None else torch.cuda.max_memory_allocated(self._device)

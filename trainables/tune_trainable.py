@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import shutil
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,6 @@ from typing import Any
 
 import torch
 from ray import tune
-from safetensors.torch import save_file
 
 from spaces.config import trial_config
 from trainables import feature_map
@@ -27,17 +28,21 @@ FOLDS_DONE = "folds_done"
 RUNNING_MEAN = "running_mean"
 RUNNING_STD = "running_std"
 WEIGHTS = "weights"
+GPUS = "gpus"
 CHECKPOINT_SECONDS = "checkpoint_seconds"
+FOLDS_IN_ORDER = "folds_in_order"
+OUT_OF_MEMORY = "out_of_memory"
 
 
 class FoldTrainable(tune.Trainable):  # type: ignore[misc]
     """Computes the folds of one trial after another; Tune reuses the process for many trials.
 
     Its configuration: ``search`` (folder of the search), ``trial`` (id in the ledger), ``gpus`` (share of a GPU),
-    ``checkpoint_seconds`` (between two checkpoints of a training).
-    A fold that the ledger has already is reported again, not computed. What goes wrong is recorded in the ledger
-    as the trial's end and reported as a finished trial, so that the process lives on; lack of memory and failed
-    input or output are raised, so that Tune tries the trial once more in a new process.
+    ``checkpoint_seconds`` (between two checkpoints of a training), ``folds_in_order`` (whether the scheduler counts on
+    it). Folds that the ledger has already are reported again, not computed. What goes wrong is recorded in the ledger
+    as the trial's end and reported as a finished trial, so that the process lives on. A trial that runs out of memory
+    for the first time stays unfinished, which the report says; failed input or output is raised, so that Tune tries
+    the trial once more in a new process.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -56,54 +61,92 @@ class FoldTrainable(tune.Trainable):  # type: ignore[misc]
 
     def _take_up(self, config: dict[str, Any]) -> None:
         self._trial_id = str(config[TRIAL])
-        self._device = best_device(float(config["gpus"]))
+        self._device = best_device(float(config[GPUS]))
         self._checkpoint_seconds = float(config[CHECKPOINT_SECONDS])
+        self._in_order = bool(config[FOLDS_IN_ORDER])
+        trial = self._session.ledger.trial(self._trial_id)
+        self._config, self._reference = trial.config, trial.reference
+        self._recorded = list(trial.folds)
         self._results: list[FoldResult] = []
 
     def step(self) -> dict[str, Any]:
         """Finish the next fold and report the running mean and standard deviation of the metric."""
-        ledger = self._session.ledger
         try:
-            self._results.append(self._fold(len(self._results)))
-        except (torch.OutOfMemoryError, MemoryError, OSError) as error:
+            self._results.append(self._recorded.pop(0) if self._recorded else self._next())
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            return self._out_of_memory(f"{type(error).__name__}: {error}")
+        except OSError as error:
             raise RetryableTrialError(f"{type(error).__name__}: {error}") from error
         except Exception as error:
-            message = f"{type(error).__name__}: {error}"
-            ledger.end_trial(self._trial_id, "failed", error=message)
-            (ledger.trial_folder(self._trial_id) / "traceback.txt").write_text(traceback.format_exc(), "utf-8")
-            return {TRIAL: self._trial_id, "done": True}
-        summary = summarise(self._results)[self._session.record.metric]
-        done = len(self._results) == len(self._session.splits)
-        if done:
-            found = score_intervals(ledger.trial(self._trial_id), self._session.record)
-            ledger.end_trial(self._trial_id, "completed", intervals=found)
+            return self._failed(f"{type(error).__name__}: {error}")
+        if len(self._results) == len(self._session.splits):
+            self._complete()
+        return self._report()
+
+    def _report(self) -> dict[str, Any]:
+        summary = summarise(self._results).get(self._session.record.metric)
         report = {
             TRIAL: self._trial_id,
-            REFERENCE: ledger.trial(self._trial_id).reference,
+            REFERENCE: self._reference,
             FOLDS_DONE: len(self._results),
-            RUNNING_MEAN: summary.mean,
-            RUNNING_STD: summary.std,
-            "done": done,
+            RUNNING_MEAN: summary.mean if summary else None,
+            RUNNING_STD: summary.std if summary else None,
+            "done": len(self._results) == len(self._session.splits),
         }
         return {name: value for name, value in report.items() if value is not None}
 
-    def _fold(self, number: int) -> FoldResult:
-        ledger, split = self._session.ledger, self._session.splits[number]
-        recorded = ledger.fold(self._trial_id, split.fold)
-        if recorded is not None:
-            return recorded
-        config = trial_config(ledger.trial(self._trial_id).config, self._session.budget)
-        environment = self._session.environment(
+    def _complete(self) -> None:
+        ledger = self._session.ledger
+        found = score_intervals(ledger.trial(self._trial_id, predictions=True), self._session.record)
+        ledger.end_trial(self._trial_id, "completed", intervals=found)
+        self._drop_own_stages()
+
+    def _failed(self, message: str) -> dict[str, Any]:
+        ledger = self._session.ledger
+        ledger.end_trial(self._trial_id, "failed", error=message)
+        (ledger.trial_folder(self._trial_id) / "traceback.txt").write_text(traceback.format_exc(), "utf-8")
+        self._drop_own_stages()
+        return {TRIAL: self._trial_id, "done": True}
+
+    def _out_of_memory(self, message: str) -> dict[str, Any]:
+        """Leave the trial to another attempt, once."""
+        if self._session.ledger.record_out_of_memory(self._trial_id, message):
+            return {TRIAL: self._trial_id, OUT_OF_MEMORY: True, "done": True}
+        return self._failed(
+            f"{message} (for the second time, now with all that a trial may have; lower generator.batch_size, "
+            f"generator.width or preprocess.pixels with --set, or the number of trials at once with --concurrency)"
+        )
+
+    def _drop_own_stages(self) -> None:
+        """Without sharing nobody needs a trial's stages any more."""
+        if not self._session.record.sharing:
+            shutil.rmtree(self._session.stages(self._trial_id), ignore_errors=True)
+
+    def _next(self) -> FoldResult:
+        session, ledger = self._session, self._session.ledger
+        config = trial_config(self._config, session.budget)
+        finished = [result.fold for result in self._results]
+        split = session.next_fold(config, finished, in_order=self._in_order, trial_id=self._trial_id)
+        environment = session.environment(
             self._trial_id, split.fold, device=self._device, checkpoint_seconds=self._checkpoint_seconds
         )
-        outcome = next(run_trial(config, [split], environment))
-        weights = ledger.trial_folder(self._trial_id) / WEIGHTS
-        weights.mkdir(exist_ok=True)
-        save_file(outcome.classifier_state, weights / f"fold_{split.fold}.safetensors")
+        with environment.store.in_use():
+            outcome = next(run_trial(config, [split], environment))
+            self._keep_weights(outcome.weights, split.fold)
         ledger.record_fold(self._trial_id, outcome.result)
         if outcome.feature_map is not None:
             self._draw_map(outcome.feature_map)
         return outcome.result
+
+    def _keep_weights(self, stored: Path, fold: int) -> None:
+        """Give the trial its classifier: a second name for the stored file where the file system has that."""
+        weights = self._session.ledger.trial_folder(self._trial_id) / WEIGHTS / f"fold_{fold}.safetensors"
+        weights.parent.mkdir(exist_ok=True)
+        weights.unlink(missing_ok=True)
+        try:
+            os.link(stored, weights)
+        except OSError:
+            shutil.copyfile(stored, weights)
 
     def _draw_map(self, draw: Callable[[], FeatureMap]) -> None:
         """Compute what figures show; the fold is on record, and no figure is worth a trial."""

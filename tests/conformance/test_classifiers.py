@@ -6,19 +6,23 @@ import functools
 import hashlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from spaces.config import CLASSIFIERS, ClassifierConfig, MixupConfig
-from trainables.classifiers import training, vgg16
+from trainables.classifiers import trained as trained_module
+from trainables.classifiers import vgg16
 from trainables.classifiers.registry import ARCHITECTURES
-from trainables.classifiers.training import TrainedClassifier, load_classifier, train_classifier
+from trainables.classifiers.trained import TrainedClassifier, load_classifier
+from trainables.classifiers.training import ClassifierTraining, begin_classifier
 from trainables.data.affine import affine
 from trainables.data.image_set import ImageSet
+from trainables.files import read_json, write_json
 from trainables.mixers.mixup import Mixup
 from trainables.seeding import generator
 
@@ -44,19 +48,33 @@ def lighter_vgg16() -> Iterator[None]:
         yield
 
 
-@functools.cache
-def train(name: str, *, seed: int = 0) -> TrainedClassifier:
-    return train_classifier(
+def begin(name: str, *, seed: int = 0) -> ClassifierTraining:
+    return begin_classifier(
         ClassifierConfig(name=name, epochs=2, batch_size=6),
         Mixup(MixupConfig()),
         image_set(6),
         None,
+        validation=None,
         augment=affine,
         balanced=False,
         seed=seed,
         device=CPU,
-        on_step=lambda done, steps: None,
+        on_batch=lambda done, steps: None,
     )
+
+
+@functools.cache
+def train_looked_at(name: str, *, seed: int = 0) -> tuple[TrainedClassifier, Mapping[str, Tensor]]:
+    """A classifier, and the state of its training after the first of two epochs."""
+    training = begin(name, seed=seed)
+    training.step()
+    state = training.state()
+    training.step()
+    return training.fitted(), state
+
+
+def train(name: str, *, seed: int = 0) -> TrainedClassifier:
+    return train_looked_at(name, seed=seed)[0]
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -73,8 +91,31 @@ def digest(classifier: TrainedClassifier) -> str:
 
 def digests() -> str:
     """One digest per architecture over its trained weights."""
-    vgg16.HIDDEN = 256  # in a fresh process no fixture does it
     return "\n".join(f"{name} {digest(train(name))}" for name in NAMES)
+
+
+def store(classifier: TrainedClassifier, folder: Path) -> None:
+    folder.mkdir()
+    save_file(classifier.state(), folder / "state.safetensors")
+    write_json(folder / "history.json", classifier.history)
+
+
+def stored(name: str, folder: Path) -> TrainedClassifier:
+    history = read_json(folder / "history.json")
+    return load_classifier(
+        ClassifierConfig(name=name), load_file(folder / "state.safetensors"), 3, CPU, history=history
+    )
+
+
+def answer(classifier: TrainedClassifier) -> str:
+    """What a classifier says of images it has not seen, to the last bit."""
+    return classifier.probabilities(image_set(5).images_NCHW).numpy().tobytes().hex()
+
+
+def all_anew(folder: str) -> str:
+    """In a fresh process: every architecture trained, and what the stored ones answer."""
+    vgg16.HIDDEN = 256  # no fixture does it there
+    return "\n".join([digests(), *(answer(stored(name, Path(folder) / name)) for name in NAMES)])
 
 
 def test_every_configured_name_has_its_architecture() -> None:
@@ -111,7 +152,7 @@ def test_probabilities_are_float64_and_sum_to_one(trained: tuple[str, TrainedCla
 def test_an_images_probabilities_do_not_depend_on_its_neighbours(
     trained: tuple[str, TrainedClassifier], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "EVALUATION_BATCH", 4)
+    monkeypatch.setattr(trained_module, "EVALUATION_BATCH", 4)
     images = image_set(6).images_NCHW
     together = trained[1].probabilities(images)
     alone = torch.cat([trained[1].probabilities(images[index : index + 1]) for index in range(6)])
@@ -127,11 +168,22 @@ def test_every_classifier_gives_features_that_depend_on_the_image_alone(trained:
 
 def test_the_state_survives_safetensors(trained: tuple[str, TrainedClassifier], tmp_path: Path) -> None:
     name, classifier = trained
-    save_file(classifier.state(), tmp_path / "weights.safetensors")
-    loaded = load_classifier(ClassifierConfig(name=name), load_file(tmp_path / "weights.safetensors"), 3, CPU)
-    images = image_set(5).images_NCHW
+    store(classifier, tmp_path / name)
+    loaded = stored(name, tmp_path / name)
     assert digest(loaded) == digest(classifier)
-    assert torch.equal(loaded.probabilities(images), classifier.probabilities(images))
+    assert answer(loaded) == answer(classifier)
+    assert loaded.history == classifier.history
+
+
+def test_a_training_that_goes_on_from_a_checkpoint_ends_in_the_same_bytes(
+    trained: tuple[str, TrainedClassifier],
+) -> None:
+    name, classifier = trained
+    resumed = begin(name)
+    resumed.restore(train_looked_at(name)[1])
+    resumed.step()
+    assert digest(resumed.fitted()) == digest(classifier)
+    assert resumed.fitted().history == classifier.history
 
 
 def test_the_history_has_a_finite_loss_per_epoch(trained: tuple[str, TrainedClassifier]) -> None:
@@ -144,12 +196,15 @@ def test_another_seed_trains_another_network() -> None:
     assert digest(train("small_cnn", seed=0)) != digest(train("small_cnn", seed=1))
 
 
-def test_the_same_seed_gives_the_same_bytes_also_in_a_fresh_process() -> None:
+def test_trained_anew_or_loaded_a_classifier_is_the_same_also_in_a_fresh_process(tmp_path: Path) -> None:
+    for name in NAMES:
+        store(train(name), tmp_path / name)
+    code = f"import runpy; print(runpy.run_path({__file__!r})['all_anew']({str(tmp_path)!r}))"
     fresh = subprocess.run(
-        [sys.executable, "-c", f"import runpy; print(runpy.run_path({__file__!r})['digests']())"],
+        [sys.executable, "-c", code],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert fresh.stdout.strip() == digests()
+    assert fresh.stdout.strip() == "\n".join([digests(), *(answer(train(name)) for name in NAMES)])

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from spaces.config import AugmixConfig, BlendConfig, ClassifierConfig, GenMixConfig, MixerConfig, RealConfig
 from trainables import feature_map as module
 from trainables.classifiers.registry import build
-from trainables.classifiers.training import TrainedClassifier
+from trainables.classifiers.trained import TrainedClassifier
 from trainables.data.affine import affine, identity
 from trainables.data.image_set import ImageSet
 from trainables.feature_map import EXAMPLES, KINDS, FeatureMap, feature_map, principal_components

@@ -91,7 +91,7 @@ def test_a_trial_is_read_back_as_it_was_recorded(tmp_path: Path) -> None:
     trial_id = ledger.add_trial({"affine": True}, reference="affine")
     ledger.record_fold(trial_id, fold(1, auroc=0.1 + 0.2))
     ledger.record_fold(trial_id, fold(0, auroc=None))
-    trial = Ledger(tmp_path).trial(trial_id)
+    trial = Ledger(tmp_path).trial(trial_id, predictions=True)
     assert (trial.state, trial.reference, trial.config) == ("unfinished", "affine", {"affine": True})
     assert trial.folds == (fold(0, auroc=None), fold(1, auroc=0.1 + 0.2))
     ledger.end_trial(trial_id, "failed", error="boom")
@@ -108,6 +108,27 @@ def test_a_recorded_fold_and_end_are_never_written_again(tmp_path: Path) -> None
     trial = Ledger(tmp_path).trial(trial_id)
     assert trial.folds[0].scores["auroc"] == 0.5
     assert trial.state == "pruned"
+
+
+def test_predictions_are_read_where_they_are_asked_for_and_never_kept(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    trial_id = ledger.add_trial({}, reference=None)
+    ledger.record_fold(trial_id, fold(0, auroc=0.5))
+    ledger.end_trial(trial_id, "completed")
+    assert fold(0, auroc=0.5).predictions
+    assert [each.predictions for each in ledger.trial(trial_id).folds] == [()]
+    assert ledger.trial(trial_id, predictions=True).folds == (fold(0, auroc=0.5),)
+    assert [each.predictions for each in ledger.trials()[0].folds] == [()]
+
+
+def test_that_a_trial_lacked_memory_is_recorded_once(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    trial_id = ledger.add_trial({}, reference=None)
+    assert not ledger.ran_out_of_memory(trial_id)
+    assert ledger.record_out_of_memory(trial_id, "40 GiB")
+    assert not ledger.record_out_of_memory(trial_id, "80 GiB")
+    assert Ledger(tmp_path).ran_out_of_memory(trial_id)
+    assert ledger.trial(trial_id).state == "unfinished"
 
 
 def test_ids_count_on_in_the_order_of_proposals(tmp_path: Path) -> None:

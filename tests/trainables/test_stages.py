@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainables import leases
+from trainables import stage_files
 from trainables.errors import DivergedError
-from trainables.leases import Lease, held, is_gone, own_process
-from trainables.stages import CHECKPOINTS, TRAINING_FILE, StageKey, StageStore, save_state
+from trainables.files import read_json, write_json
+from trainables.leases import DEAD_AFTER, own_process
+from trainables.stage_checkpoints import TRAINING_FILE, save_state
+from trainables.stage_files import CHECKPOINTS
+from trainables.stages import StageKey, StageStore
 
 
 def key(**changes: object) -> StageKey:
@@ -56,6 +59,117 @@ def test_a_damaged_stage_is_computed_again(tmp_path: Path) -> None:
     assert not again.record.reused
     (again.folder / "file.txt").unlink()
     assert store.find("generator", key().digest) is None
+
+
+def aged(folder: Path, seconds: float = 60.0) -> Path:
+    """The folder, with files that were not written just now."""
+    for path in folder.iterdir():
+        when = path.stat().st_mtime_ns - int(seconds * 1e9)
+        os.utime(path, ns=(when, when))
+    return folder
+
+
+def test_a_file_is_read_once_per_process_until_it_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, read = StageStore(tmp_path), []
+    real = stage_files.hashlib.file_digest
+    monkeypatch.setattr(
+        stage_files.hashlib, "file_digest", lambda file, digest: read.append(file.name) or real(file, digest)
+    )
+    folder = aged(store.obtain(key(), write("one"), device="cpu").folder)  # type: ignore[arg-type]
+    read.clear()
+    for _ in range(3):
+        assert store.find("generator", key().digest) is not None
+    assert read == [str(folder / "file.txt")]
+    (folder / "file.txt").write_text("onE")
+    assert store.find("generator", key().digest) is None
+
+
+def test_damage_in_the_moment_after_writing_is_seen_though_it_leaves_no_other_time(tmp_path: Path) -> None:
+    store = StageStore(tmp_path)
+    path = store.obtain(key(), write("one"), device="cpu").folder / "file.txt"  # type: ignore[arg-type]
+    assert store.find("generator", key().digest) is not None
+    before = path.stat().st_mtime_ns
+    with path.open("r+") as file:
+        file.write("onE")
+    os.utime(path, ns=(before, before))
+    assert store.find("generator", key().digest) is None
+
+
+def test_what_took_the_place_of_a_damaged_stage_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = StageStore(tmp_path)
+    folder = store.obtain(key(), write("one"), device="cpu").folder  # type: ignore[arg-type]
+    (folder / "file.txt").write_text("onE")
+    digests = stage_files.digests
+
+    def replaced_while_it_is_read(read: Path, *, fresh: bool = False) -> dict[str, str]:
+        monkeypatch.setattr(stage_files, "digests", digests)
+        found = digests(read)
+        read.rename(tmp_path / "elsewhere")
+        StageStore(tmp_path).obtain(key(), write("two"), device="cpu")  # type: ignore[arg-type]
+        return found
+
+    monkeypatch.setattr(stage_files, "digests", replaced_while_it_is_read)
+    assert store.find("generator", key().digest) is None
+    assert (folder / "file.txt").read_text() == "two"
+
+
+def test_who_loses_the_race_keeps_the_winners_stage_unless_that_is_damaged(tmp_path: Path) -> None:
+    store, place = StageStore(tmp_path), tmp_path / "generator" / key().digest
+
+    def overtaken(damaged: bool) -> object:
+        def compute(folder: Path) -> None:
+            other = StageStore(tmp_path / "other").obtain(key(), write("winner"), device="cpu")  # type: ignore[arg-type]
+            place.parent.mkdir(exist_ok=True)
+            other.folder.rename(place)
+            if damaged:
+                (place / "file.txt").write_text("half")
+            (folder / "file.txt").write_text("loser")
+
+        return compute
+
+    def contents(damaged: bool) -> str:
+        stage = store.obtain(key(), overtaken(damaged), device="cpu")  # type: ignore[arg-type]
+        return (stage.folder / "file.txt").read_text()
+
+    assert contents(damaged=False) == "winner"
+    (place / "file.txt").unlink()
+    assert contents(damaged=True) == "loser"
+    assert list((tmp_path / "unfinished").iterdir()) == []
+
+
+def test_a_stage_remembers_the_gpu_memory_it_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allocated, peak = {"cuda:1": 50}, {"cuda:1": 9000}
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda name: peak.update({name: allocated[name]}))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda name: peak[name])
+
+    def compute(folder: Path) -> None:
+        peak["cuda:1"] = max(peak["cuda:1"], 700)
+
+    store = StageStore(tmp_path)
+    stages = [store.obtain(key(), compute, device="cuda:1") for _ in range(2)]
+    assert [stage.record.peak_bytes for stage in stages] == [700, 700]
+    assert store.obtain(key(seed=2), compute, device="cpu").record.peak_bytes == 0
+
+
+def test_stages_of_before_peak_memory_was_recorded_are_found(tmp_path: Path) -> None:
+    store = StageStore(tmp_path)
+    manifest = store.obtain(key(), write(), device="cpu").folder / "stage.json"  # type: ignore[arg-type]
+    write_json(manifest, {name: value for name, value in read_json(manifest).items() if name != "peak_bytes"})
+    found = store.find("generator", key().digest)
+    assert found is not None
+    assert found.record.peak_bytes == 0
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", '"text"', '{"files": 3, "seconds": 1}', '{"files": {}}'])
+def test_a_stage_without_a_manifest_is_no_stage(tmp_path: Path, content: str) -> None:
+    store = StageStore(tmp_path)
+    folder = store.obtain(key(), write(), device="cpu").folder  # type: ignore[arg-type]
+    (folder / "stage.json").write_text(content)
+    assert store.find("generator", key().digest) is None
+    assert not folder.exists()
 
 
 def test_a_failed_computation_leaves_nothing(tmp_path: Path) -> None:
@@ -152,130 +266,54 @@ def test_a_half_written_checkpoint_is_never_read_and_is_swept_away(tmp_path: Pat
     assert (dead.exists(), alive.exists()) == (False, True)
 
 
-def _slow_stage(root: Path, started: Path, seconds: float) -> None:
+def _slow_stage(root: Path, started: Path, until: Path) -> None:
     def compute(folder: Path) -> None:
         with started.open("a") as file:
             file.write(f"{os.getpid()}\n")
-        time.sleep(seconds)
+        while not until.exists():
+            time.sleep(0.02)
         (folder / "file.txt").write_text("done")
 
     StageStore(root).obtain(key(), compute, device="cpu")
 
 
-def _start(*arguments: object) -> multiprocessing.process.BaseProcess:
-    process = multiprocessing.get_context("spawn").Process(target=_slow_stage, args=arguments)
+def _holder(root: Path, started: Path, until: Path) -> multiprocessing.process.BaseProcess:
+    """A process that is computing the stage, and does so until a file is there."""
+    process = multiprocessing.get_context("spawn").Process(target=_slow_stage, args=(root, started, until), daemon=True)
     process.start()
+    deadline = time.monotonic() + 60
+    while not started.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     return process
 
 
-def _wait_for_lines(path: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists() or len(path.read_text().split()) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_two_processes_that_ask_at_once_compute_a_stage_once(tmp_path: Path) -> None:
-    started = tmp_path / "started"
-    processes = [_start(tmp_path / "store", started, 1.0) for _ in range(2)]
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
-    assert len(started.read_text().split()) == 1
-
-
-def test_when_the_holder_is_killed_the_other_takes_over_and_nothing_is_left_behind(tmp_path: Path) -> None:
-    started, root = tmp_path / "started", tmp_path / "store"
-    holder = _start(root, started, 600.0)
-    _wait_for_lines(started, 1)
-    other = _start(root, started, 0.0)
-    os.kill(holder.pid or 0, signal.SIGKILL)
+    started, asked = tmp_path / "started", tmp_path / "asked"
+    holder = _holder(tmp_path / "store", started, asked)
+    waiting = StageStore(tmp_path / "store", on_wait=lambda stage: asked.touch())
+    stage = waiting.obtain(key(), write("again"), device="cpu")  # type: ignore[arg-type]
     holder.join(60)
-    other.join(60)
-    assert other.exitcode == 0
-    assert len(started.read_text().split()) == 2
+    assert holder.exitcode == 0
+    assert stage.record.reused
+    assert (stage.folder / "file.txt").read_text() == "done"
+    assert started.read_text().split() == [str(holder.pid)]
+
+
+def test_when_the_holder_is_killed_the_other_takes_over_at_once_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    holder = _holder(root, tmp_path / "started", tmp_path / "never")
+    killed: list[float] = []
+
+    def kill(stage: str) -> None:
+        if not killed:
+            os.kill(holder.pid or 0, signal.SIGKILL)
+            killed.append(time.monotonic())
+
+    taken_over = StageStore(root, on_wait=kill).obtain(key(), write(), device="cpu")  # type: ignore[arg-type]
+    assert not taken_over.record.reused
+    assert time.monotonic() - killed[0] < DEAD_AFTER / 2  # its heartbeat need not be watched: it ran on this host
+    holder.join(60)
     StageStore(root).sweep()
     assert list((root / "unfinished").iterdir()) == list((root / "leases").iterdir()) == []
     assert StageStore(root).find("generator", key().digest) is not None
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_a_lease_excludes_others_until_it_is_released(tmp_path: Path) -> None:
-    first, second = Lease(tmp_path / "lease"), Lease(tmp_path / "lease")
-    assert first.try_acquire()
-    assert not second.try_acquire()
-    first.release()
-    assert second.try_acquire()
-    first.release()
-    assert (tmp_path / "lease").exists()
-
-
-def test_a_lease_of_another_host_is_free_once_its_heartbeat_stands_still(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leases, "_HOST", "elsewhere")
-    holder = Lease(tmp_path / "lease")
-    assert holder.try_acquire()
-    monkeypatch.setattr(leases, "_HOST", "here")
-    clock = Clock()
-    other = Lease(tmp_path / "lease", clock=clock)
-    for beat in range(1, 5):
-        assert not other.try_acquire()
-        clock.now += leases.DEAD_AFTER - 0.1
-        holder.beat(beat)
-    assert not other.try_acquire()
-    clock.now += leases.DEAD_AFTER + 0.1
-    assert other.try_acquire()
-    holder.beat(9)
-    holder.release()
-    assert not Lease(tmp_path / "lease").try_acquire()
-
-
-def test_a_driver_outlasts_a_dead_holder_of_another_host_and_gives_way_to_a_living_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leases, "DEAD_AFTER", 0.5)
-    monkeypatch.setattr(leases, "BEAT_EVERY", 0.1)
-    monkeypatch.setattr(leases, "_HOST", "elsewhere")
-    holder = Lease(tmp_path / "lease")
-    assert holder.try_acquire()
-    monkeypatch.setattr(leases, "_HOST", "here")
-    lost: list[bool] = []
-    with held(holder, on_lost=lambda: lost.append(True)):
-        assert not Lease(tmp_path / "lease").acquire(timeout=1.5)
-        assert f"process {os.getpid()} on " in Lease(tmp_path / "lease").holder()
-        (tmp_path / "lease").unlink()
-        assert Lease(tmp_path / "lease").acquire(timeout=1.5)
-        time.sleep(0.5)
-    assert lost == [True]
-    abandoned = Lease(tmp_path / "lease")
-    monkeypatch.setattr(leases, "_HOST", "later")
-    assert abandoned.acquire(timeout=3.0)
-
-
-def test_a_held_lease_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "BEAT_EVERY", 0.02)
-    lease = Lease(tmp_path / "lease")
-    assert lease.try_acquire()
-    with held(lease):
-        before = (tmp_path / "lease").read_text()
-        deadline = time.monotonic() + 10
-        while (tmp_path / "lease").read_text() == before:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-    assert not (tmp_path / "lease").exists()
-
-
-def test_only_processes_of_this_host_are_ever_called_gone() -> None:
-    pid, started, host = own_process().split(".", 2)
-    assert not is_gone(own_process())
-    assert is_gone(f"{pid}.{int(started) + 1}.{host}")
-    assert not is_gone(f"{pid}.{int(started) + 1}.elsewhere")
-    assert not is_gone("nonsense")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
+from trainables.generators.parts import under
+
 
 class EarlyStopping:
-    """The validation losses of a training so far, and the weights of its best epoch.
+    """The validation losses of a training so far, and the weights of its best epoch; a ``Stateful``.
 
     Source: Prechelt 1998; "patience" as in paper 2, section 3.1.
     """
@@ -22,22 +26,33 @@ class EarlyStopping:
         """The epoch (from 0) with the lowest loss, the first of equals."""
         return self.losses.index(min(self.losses))
 
+    @property
+    def stops(self) -> bool:
+        """Whether ``patience`` epochs have gone by without a lower loss."""
+        return bool(self.losses) and len(self.losses) - 1 - self.kept >= self._patience
+
     @torch.no_grad()
-    def record(self, loss: float, network: nn.Module) -> bool:
+    def record(self, loss: float, network: nn.Module) -> None:
         """Take note of an epoch.
 
         Args:
             loss: on the validation images, after the epoch.
             network: whose weights are copied where the loss is the lowest so far.
-
-        Returns:
-            Whether training stops: ``patience`` epochs have gone by without a lower loss.
         """
         self.losses.append(loss)
         if self.kept == len(self.losses) - 1:
             self._best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        return len(self.losses) - 1 - self.kept >= self._patience
 
-    def restore(self, network: nn.Module) -> None:
+    def load_best(self, network: nn.Module) -> None:
         """Give the network the weights of the best epoch."""
         network.load_state_dict(self._best)
+
+    def state(self) -> dict[str, Tensor]:
+        """The losses, and the best epoch's weights."""
+        best = {f"best/{name}": tensor for name, tensor in self._best.items()}
+        return {"losses": torch.tensor(self.losses, dtype=torch.float64), **best}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what ``state`` gave."""
+        self.losses = state["losses"].tolist()
+        self._best = under("best", state)

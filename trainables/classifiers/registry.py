@@ -51,6 +51,31 @@ def training_slice(config: ClassifierConfig) -> Mapping[str, Any]:
     Raises: DataError where these are not here.
     """
     settings = as_dict(config)
+    if not config.schedule_epochs:
+        del settings["schedule_epochs"]  # what was recorded before there was this setting keeps its digest
     if config.pretrained != SCRATCH:
         settings["pretrained"] = content_digest(config.pretrained)
     return settings
+
+
+def trajectory_slice(config: ClassifierConfig) -> Mapping[str, Any]:
+    """What a training's numbers depend on, except how many epochs it is asked for.
+
+    Two configurations with the same slice are positions on one trajectory. How long the schedule is belongs to it
+    where that matters, and so does early stopping, which decides where a trajectory ends.
+
+    Raises: DataError where the weights that it starts from are not here.
+    """
+    settings = {**training_slice(config), "schedule_epochs": config.span}
+    del settings["epochs"]
+    return settings
+
+
+def position(config: ClassifierConfig) -> int:
+    """How far along its trajectory a training is asked to go, in epochs."""
+    return config.epochs
+
+
+def goes_on(config: ClassifierConfig) -> bool:
+    """Whether a longer training can continue this one; only then the state at its end is worth keeping."""
+    return config.span is None or config.span > config.epochs

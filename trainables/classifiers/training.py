@@ -1,112 +1,38 @@
-"""The only classifier loop: train one architecture on the batches of one mixer."""
+"""The only classifier loop: train one architecture on the batches of one mixer, epoch by epoch."""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import log_softmax, one_hot
+from torch.nn.functional import one_hot
 
 from spaces.config import ClassifierConfig
 from trainables import seeding
 from trainables.classifiers.dropout import seed_dropout
 from trainables.classifiers.early_stopping import EarlyStopping
-from trainables.classifiers.features import features
-from trainables.classifiers.losses import jensen_shannon
+from trainables.classifiers.losses import class_weights, jensen_shannon, smoothed, soft_cross_entropy
 from trainables.classifiers.optimisation import SCHEDULES, optimizer
-from trainables.classifiers.registry import build, restore
+from trainables.classifiers.registry import build
+from trainables.classifiers.trained import TrainedClassifier, in_chunks
 from trainables.data.image_set import ImageSet
 from trainables.errors import DataError, DivergedError
 from trainables.generators.base import OnStep
 from trainables.generators.determinism import deterministic
+from trainables.generators.fitting import advance
+from trainables.generators.parts import Part, pack, unpack
 from trainables.mixers.base import Augment, Batch, Mixer
 
 CLASSIFIER_STAGE_VERSION = 1
 """Raised by hand when the loop, an architecture or the augmentation computes other numbers than before."""
 
-EVALUATION_BATCH = 256
-
-
-def soft_cross_entropy(logits_NK: Tensor, targets_NK: Tensor, class_weights_K: Tensor) -> Tensor:
-    """Cross-entropy with soft labels and class weights: mean_i sum_c w_c y_ic (-log p_ic).
-
-    The mean is over samples, not over weights, so that it means the same for hard and for mixed labels.
-
-    Args:
-        logits_NK: float32.
-        targets_NK: float32, rows sum to 1.
-        class_weights_K: float32, 1 for every class where there are no weights.
-
-    Returns:
-        A scalar, at least 0.
-
-    Source: methods, "Order of things in a fold", 5.
-    """
-    return -(class_weights_K * targets_NK * log_softmax(logits_NK, dim=1)).sum(dim=1).mean()
-
-
-def class_weights(counts: tuple[int, ...]) -> Tensor:
-    """Weights that let every class count alike: w_c = N / (C N_c).
-
-    Args:
-        counts: real images of each class, before synthesis. A class without images is weighted as if it had one.
-
-    Returns:
-        float32 (K,).
-
-    Source: methods, "Order of things in a fold", 5.
-    """
-    counts_K = torch.tensor(counts, dtype=torch.float64)
-    return (counts_K.sum() / (len(counts) * counts_K.clamp(min=1))).float()
-
-
-def smoothed(targets_NK: Tensor, share: float) -> Tensor:
-    """Label smoothing of hard or mixed labels: (1 - share) y + share / K.
-
-    Args:
-        targets_NK: rows sum to 1.
-        share: in [0, 1); 0 leaves the labels as they are.
-
-    Returns:
-        The same shape; rows sum to 1.
-
-    Source: Szegedy et al. 2016, section 7.
-    """
-    return (1 - share) * targets_NK + share / targets_NK.shape[1]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TrainedClassifier:
-    """A network with its training's record; a ``FittedClassifier``."""
-
-    network: nn.Module
-    history: Mapping[str, list[float]]
-    device: torch.device
-
-    def probabilities(self, images_NCHW: Tensor) -> Tensor:
-        """Class probabilities, float64 (N, K) on the CPU, for float32 images NCHW in [-1, 1]."""
-        return _in_chunks(self.network, self.network, images_NCHW, self.device).double().softmax(dim=1)
-
-    def features(self, images_NCHW: Tensor) -> Tensor:
-        """What the head reads, float32 (N, F) on the CPU, for float32 images NCHW in [-1, 1]. See ``features``."""
-        return _in_chunks(self.network, partial(features, self.network), images_NCHW, self.device)
-
-    def state(self) -> dict[str, Tensor]:
-        """The weights as named CPU tensors for safetensors."""
-        return {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
-
-
-@torch.no_grad()
-def _in_chunks(
-    network: nn.Module, compute: Callable[[Tensor], Tensor], images_NCHW: Tensor, device: torch.device
-) -> Tensor:
-    """What ``compute`` gives with the network in evaluation mode, on the CPU."""
-    network.eval()
-    return torch.cat([compute(chunk.to(device)).cpu() for chunk in torch.split(images_NCHW, EVALUATION_BATCH)])
+Compose: TypeAlias = Callable[[int], Sequence[Batch]]
+"""The batches of an epoch (from 0), the same whenever it is asked for them."""
 
 
 def train_classifier(
@@ -122,11 +48,49 @@ def train_classifier(
     device: torch.device,
     on_step: OnStep,
 ) -> TrainedClassifier:
-    """Train a classifier; the last epoch's weights are kept, with early stopping the best epoch's.
+    """Train a classifier from its first epoch to its last, without checkpoints. See ``begin_classifier``.
 
-    The schedule is laid over all of ``config.epochs``. Initial weights come from the stream "weights" of ``seed``, the
-    draws of epoch e from the stream "epoch{e}", its dropout from "dropout{e}": they do not depend on how many epochs
-    there are. On a GPU, the forward pass computes in bfloat16 where ``config.amp`` says so, the loss in float32.
+    Args:
+        on_step: called after every batch with (batches done, batches in all).
+
+    Raises:
+        What ``begin_classifier`` and ``ClassifierTraining.step`` do.
+    """
+    training = begin_classifier(
+        config,
+        mixer,
+        real,
+        synthetic,
+        validation=validation,
+        augment=augment,
+        balanced=balanced,
+        seed=seed,
+        device=device,
+        on_batch=on_step,
+    )
+    advance(training, config.epochs, on_step=lambda done, epochs: None)
+    return training.fitted()
+
+
+def begin_classifier(
+    config: ClassifierConfig,
+    mixer: Mixer,
+    real: ImageSet,
+    synthetic: ImageSet | None,
+    *,
+    validation: ImageSet | None,
+    augment: Augment,
+    balanced: bool,
+    seed: int,
+    device: torch.device,
+    on_batch: OnStep,
+) -> ClassifierTraining:
+    """Begin to train a classifier.
+
+    Initial weights come from the stream "weights" of ``seed``, the draws of epoch e from the stream "epoch{e}", its
+    dropout from "dropout{e}": they do not depend on how many epochs there are, nor does anything else but a schedule
+    that is laid over all of them (``config.schedule_epochs``). On a GPU, the forward pass computes in bfloat16 where
+    ``config.amp`` says so, the loss in float32.
 
     Args:
         config: architecture and settings.
@@ -139,21 +103,15 @@ def train_classifier(
         balanced: whether the synthetic images balance the classes; class weights are then 1.
         seed: every random draw descends from it.
         device: where to compute.
-        on_step: called after every batch with (batches done, batches in all).
+        on_batch: called after every batch with (batches done, batches of ``config.epochs``); may raise StopRequested.
 
     Returns:
-        The classifier; its history has the mean loss of each epoch as "loss", with early stopping also
-        "validation_loss" (class weights as in training, no label smoothing) and the epoch kept, from 1, as
-        "kept_epoch".
+        The training before its first epoch, to be advanced to ``config.epochs``.
 
     Raises:
         DataError: early stopping without validation images, or ImageNet weights that cannot be used.
-        DivergedError: a non-finite loss.
-        EmptyPoolError: the mixer needs synthetic images and there are none.
-        StopRequested: passed on from ``on_step``.
     """
-    stopping = EarlyStopping(config.patience) if config.patience else None
-    if stopping is not None and (validation is None or len(validation) == 0):
+    if config.patience and (validation is None or len(validation) == 0):
         raise DataError(
             f"classifier.patience is {config.patience}, and there are no validation images; expected some patients of "
             "the training fold to be set aside for early stopping. Add patients, or set classifier.patience=0."
@@ -161,34 +119,133 @@ def train_classifier(
     n_classes = len(real.classes)
     network = build(config, n_classes=n_classes, rng=seeding.generator(seed, "weights")).to(device)
     weighted = config.class_weights and not balanced
-    loop = _Loop(
+
+    def compose(epoch: int) -> Sequence[Batch]:
+        rng = seeding.generator(seed, f"epoch{epoch}")
+        return list(mixer.epoch(real, synthetic, batch_size=config.batch_size, augment=augment, rng=rng))
+
+    learner = _Learner(
         network=network,
         optimizer=optimizer(config, network.parameters()),
         config=config,
         weights_K=(class_weights(real.counts) if weighted else torch.ones(n_classes)).to(device),
         device=device,
     )
-    losses: list[float] = []
-    with deterministic(device):
-        for epoch in range(config.epochs):
-            rng = seeding.generator(seed, f"epoch{epoch}")
-            batches = list(mixer.epoch(real, synthetic, batch_size=config.batch_size, augment=augment, rng=rng))
-            seed_dropout(network, seeding.generator(seed, f"dropout{epoch}"))
-            losses.append(loop.run(epoch, batches, on_step))
-            if stopping is None or validation is None:
-                continue
-            if stopping.record(loop.validation_loss(epoch, validation), network):
-                break
-    history = {"loss": losses}
-    if stopping is not None:
-        stopping.restore(network)
-        history |= {"validation_loss": stopping.losses, "kept_epoch": [float(stopping.kept + 1)]}
-    return TrainedClassifier(network=network.eval(), history=history, device=device)
+    watched = validation if config.patience else None
+    return ClassifierTraining(learner, compose, validation=watched, seed=seed, on_batch=on_batch)
+
+
+class ClassifierTraining:
+    """A training in progress: a position, in epochs, on a trajectory that does not depend on where it will end.
+
+    So more epochs continue fewer ones, and a training that was killed or stopped, also between two batches, goes on
+    from its last checkpoint, to the byte. Made by ``begin_classifier``.
+    """
+
+    def __init__(
+        self, learner: _Learner, compose: Compose, *, validation: ImageSet | None, seed: int, on_batch: OnStep
+    ) -> None:
+        self._learner = learner
+        self._compose = compose
+        self._validation = validation
+        self._stopping = EarlyStopping(learner.config.patience) if validation is not None else None
+        self._seed = seed
+        self._on_batch = on_batch
+        self._dropout = torch.Generator()
+        seed_dropout(learner.network, self._dropout)
+        self._losses: list[float] = []
+        self._batches = 0
+        """Done of the epoch that has begun."""
+        self._total = 0.0
+        """Sum of these batches' losses over their images."""
+
+    @property
+    def done(self) -> int:
+        """Whole epochs done; with early stopping fewer than asked for, where it has ended the training."""
+        return len(self._losses)
+
+    def step(self) -> None:
+        """One more epoch, or what is left of it; nothing where early stopping has ended the training.
+
+        Raises:
+            DivergedError: a non-finite loss.
+            EmptyPoolError: the mixer needs synthetic images and there are none.
+            StopRequested: passed on from ``on_batch``.
+        """
+        if self._stopping is not None and self._stopping.stops:
+            return
+        with deterministic(self._learner.device):
+            loss = self._finish_epoch()
+            if self._stopping is not None and self._validation is not None:
+                self._stopping.record(self._learner.validation_loss(self.done, self._validation), self._learner.network)
+        self._losses.append(loss)
+        self._batches, self._total = 0, 0.0
+
+    def _finish_epoch(self) -> float:
+        """Train on the batches left; returns the epoch's mean loss."""
+        epoch, epochs = self.done, self._learner.config.epochs
+        if not self._batches:
+            self._dropout.manual_seed(seeding.stream(self._seed, f"dropout{epoch}"))
+        batches = self._compose(epoch)
+        self._learner.network.train()
+        for batch in batches[self._batches :]:
+            loss = self._learner.learn(batch, epoch, self._batches, len(batches))
+            self._total += loss * len(batch.images_NCHW)
+            self._batches += 1
+            self._on_batch(epoch * len(batches) + self._batches, epochs * len(batches))
+        return self._total / sum(len(batch.images_NCHW) for batch in batches)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that ``restore`` needs to go on, as named contiguous CPU tensors for safetensors.
+
+        Its ``done`` counts an epoch that has begun, since nothing of it belongs to a training that ends before.
+        """
+        return {
+            "done": torch.tensor(self.done + (self._batches > 0)),
+            "batches": torch.tensor(self._batches),
+            "total": torch.tensor(self._total, dtype=torch.float64),
+            "losses": torch.tensor(self._losses, dtype=torch.float64),
+            **pack(self._parts),
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from where ``state`` was taken; the training was begun with the same images, settings and seed."""
+        unpack(self._parts, state)
+        self._batches = int(state["batches"])
+        self._total = float(state["total"])
+        self._losses = state["losses"].tolist()
+
+    @property
+    def _parts(self) -> Mapping[str, Part]:
+        parts: dict[str, Part] = {
+            "network": self._learner.network,
+            "optimizer": self._learner.optimizer,
+            "dropout": self._dropout,
+        }
+        return parts if self._stopping is None else {**parts, "stopping": self._stopping}
+
+    def fitted(self) -> TrainedClassifier:
+        """The classifier after the epochs done, with early stopping after the best of them.
+
+        The training itself stays as it is.
+
+        Returns:
+            The classifier; its history has the mean loss of each epoch as "loss", with early stopping also
+            "validation_loss" (class weights as in training, no label smoothing) and the epoch kept, from 1, as
+            "kept_epoch".
+        """
+        network = copy.deepcopy(self._learner.network)
+        history = {"loss": list(self._losses)}
+        if self._stopping is not None:
+            self._stopping.load_best(network)
+            kept = float(self._stopping.kept + 1)
+            history |= {"validation_loss": list(self._stopping.losses), "kept_epoch": [kept]}
+        return TrainedClassifier(network=network.eval(), history=history, device=self._learner.device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Loop:
-    """What stays the same from epoch to epoch of one training."""
+class _Learner:
+    """A network and how it learns from one batch."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
@@ -196,22 +253,17 @@ class _Loop:
     weights_K: Tensor
     device: torch.device
 
-    def run(self, epoch: int, batches: Sequence[Batch], on_step: OnStep) -> float:
-        """Train one epoch; returns its mean loss."""
-        self.network.train()
-        total = 0.0
-        for index, batch in enumerate(batches):
-            step, steps = epoch * len(batches) + index, self.config.epochs * len(batches)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * SCHEDULES[self.config.schedule](step, steps)
-            loss = self._step(batch)
-            self._check(loss, "loss", epoch, f", batch {index + 1} of {len(batches)}")
-            total += loss * len(batch.images_NCHW)
-            on_step(step + 1, steps)
-        return total / sum(len(batch.images_NCHW) for batch in batches)
+    def learn(self, batch: Batch, epoch: int, index: int, count: int) -> float:
+        """One update by batch ``index`` (from 0) of ``count``; returns the loss before it. Raises: DivergedError."""
+        config = self.config
+        factor = SCHEDULES[config.schedule](epoch * count + index, (config.span or config.epochs) * count)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * factor
+        loss = self._update(batch)
+        self._check(loss, "loss", epoch, f", batch {index + 1} of {count}")
+        return loss
 
-    def _step(self, batch: Batch) -> float:
-        """One update; returns the loss before it."""
+    def _update(self, batch: Batch) -> float:
         images_NCHW = torch.cat((batch.images_NCHW, *batch.views)).to(self.device)
         mixed_precision = self.config.amp and self.device.type == "cuda"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed_precision):
@@ -228,7 +280,7 @@ class _Loop:
 
     def validation_loss(self, epoch: int, validation: ImageSet) -> float:
         """The loss on images as they are, weighted by class as in training, without label smoothing."""
-        logits_NK = _in_chunks(self.network, self.network, validation.images_NCHW, self.device)
+        logits_NK = in_chunks(self.network, self.network, validation.images_NCHW, self.device)
         targets_NK = one_hot(validation.labels_N, len(validation.classes)).float()
         loss = soft_cross_entropy(logits_NK, targets_NK, self.weights_K.cpu()).item()
         self._check(loss, "validation loss", epoch, "")
@@ -240,24 +292,3 @@ class _Loop:
                 f"the classifier's {what} is not finite: {loss} in epoch {epoch + 1} of {self.config.epochs}{where}. "
                 f"Lower classifier.learning_rate ({self.config.learning_rate})."
             )
-
-
-def load_classifier(
-    config: ClassifierConfig,
-    state: Mapping[str, Tensor],
-    n_classes: int,
-    device: torch.device,
-    *,
-    history: Mapping[str, list[float]] | None = None,
-) -> TrainedClassifier:
-    """The classifier whose ``state()`` this is.
-
-    Args:
-        config: the configuration that it was trained with; the architecture and the scale of its input matter.
-        state: named weights.
-        n_classes: classes of the head.
-        device: where to compute.
-        history: its recorded curves, where they are known.
-    """
-    network = restore(config, state, n_classes=n_classes)
-    return TrainedClassifier(network=network.to(device).eval(), history=dict(history or {}), device=device)

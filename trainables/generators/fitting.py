@@ -1,4 +1,4 @@
-"""The one loop that trains every generator, from a checkpoint where there is one."""
+"""The one loop that trains every generator and classifier, from a checkpoint where there is one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,26 @@ from typing import Protocol
 from torch import Tensor
 
 from trainables.errors import StopRequested
-from trainables.generators.base import OnStep, Training
+from trainables.generators.base import OnStep
 
 CHECKPOINT_SECONDS = 60.0
+
+
+class Trajectory(Protocol):
+    """A training in progress, of a generator in its own steps or of a classifier in epochs."""
+
+    @property
+    def done(self) -> int:
+        """Steps done."""
+
+    def step(self) -> None:
+        """One more step; ``done`` stays where it is if the training has ended by itself. Raises: DivergedError."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that ``restore`` needs to go on; ``done`` among it, a step that has begun counted."""
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from where ``state`` was taken."""
 
 
 class Checkpoints(Protocol):
@@ -25,7 +42,7 @@ class Checkpoints(Protocol):
 
 
 def advance(
-    training: Training,
+    training: Trajectory,
     steps: int,
     *,
     on_step: OnStep,
@@ -33,32 +50,35 @@ def advance(
     every: float = CHECKPOINT_SECONDS,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Train up to a position on the trajectory.
+    """Train up to a position on the trajectory, or to where the training ends by itself.
 
     Args:
         training: just begun.
         steps: the position, in steps.
         on_step: called after every step with (steps done, ``steps``).
         checkpoints: where to go on from, and where to save to.
-        every: seconds between checkpoints; also written where ``on_step`` stops the training.
+        every: seconds between checkpoints; one is also written where the training is stopped.
         clock: seconds from any origin.
 
     Raises:
         DivergedError: the training leads nowhere.
-        StopRequested: passed on from ``on_step``.
+        StopRequested: passed on from ``on_step``, or from within a step.
     """
     state = checkpoints.latest(steps) if checkpoints is not None else None
     if state is not None:
         training.restore(state)
-    saved_at, saved = clock(), training.done
+    saved_at = clock()
     try:
         while training.done < steps:
+            before = training.done
             training.step()
+            if training.done == before:
+                return
             if checkpoints is not None and clock() - saved_at >= every:
                 checkpoints.save(training.state())
-                saved_at, saved = clock(), training.done
+                saved_at = clock()
             on_step(training.done, steps)
     except StopRequested:
-        if checkpoints is not None and training.done > saved:
+        if checkpoints is not None:
             checkpoints.save(training.state())
         raise

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from spaces.config import ClassifierConfig, RealConfig, as_dict
+from spaces.config import ClassifierConfig, RealConfig
 from spaces.space import digest_of
+from trainables.classifiers.registry import training_slice
 from trainables.classifiers.small_cnn import WIDTHS, SmallCnn
 from trainables.classifiers.training import CLASSIFIER_STAGE_VERSION, train_classifier
 from trainables.data.affine import identity
@@ -40,7 +41,7 @@ RECIPE_DIGEST = digest_of(
         "extractor": STAGE_VERSION,
         "classifier": CLASSIFIER_STAGE_VERSION,
         "mixer": MIXER_VERSION,
-        "recipe": as_dict(RECIPE),
+        "recipe": training_slice(RECIPE),
         "features": FEATURES,
     }
 )

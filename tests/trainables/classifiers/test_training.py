@@ -7,15 +7,10 @@ import torch
 from torch import Tensor
 
 from spaces.config import ClassifierConfig, GenMixConfig, RealConfig
+from trainables.classifiers.losses import class_weights, soft_cross_entropy
 from trainables.classifiers.optimisation import cosine_decay
-from trainables.classifiers.training import (
-    CLASSIFIER_STAGE_VERSION,
-    TrainedClassifier,
-    class_weights,
-    load_classifier,
-    soft_cross_entropy,
-    train_classifier,
-)
+from trainables.classifiers.trained import TrainedClassifier, load_classifier
+from trainables.classifiers.training import CLASSIFIER_STAGE_VERSION, train_classifier
 from trainables.data.affine import affine, identity
 from trainables.data.image_set import ImageSet
 from trainables.errors import DivergedError, StopRequested

@@ -15,14 +15,10 @@ from spaces.config import ClassifierConfig, RealConfig
 from trainables.classifiers import training
 from trainables.classifiers.early_stopping import EarlyStopping
 from trainables.classifiers.features import features
+from trainables.classifiers.losses import class_weights, smoothed, soft_cross_entropy
 from trainables.classifiers.small_cnn import small_cnn
-from trainables.classifiers.training import (
-    TrainedClassifier,
-    class_weights,
-    smoothed,
-    soft_cross_entropy,
-    train_classifier,
-)
+from trainables.classifiers.trained import TrainedClassifier
+from trainables.classifiers.training import train_classifier
 from trainables.data.affine import identity
 from trainables.data.image_set import ImageSet
 from trainables.errors import DataError, DivergedError
@@ -135,8 +131,9 @@ def test_of_equal_losses_the_first_counts() -> None:
     stops = []
     for epoch, loss in enumerate((0.5, 0.4, 0.4, 0.4)):
         torch.nn.init.constant_(network.weight, epoch)
-        stops.append(stopping.record(loss, network))
-    stopping.restore(network)
+        stopping.record(loss, network)
+        stops.append(stopping.stops)
+    stopping.load_best(network)
     assert stops == [False, False, False, True]
     assert (stopping.kept, network.weight.item()) == (1, 1.0)
 

@@ -1,0 +1,81 @@
+"""The states of a training that is a position on a trajectory: what was stopped goes on from them."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trainables.leases import own_process
+from trainables.stage_files import CHECKPOINT_SUFFIX, CHECKPOINTS, is_whole, touch
+
+TRAINING_FILE = "training.safetensors"
+"""In the folder of a stage with a position: the state from which more steps go on."""
+
+
+class StageCheckpoints:
+    """The states of a trajectory: of its finished stages, and of those being computed.
+
+    Args:
+        root: of the store.
+        stage: the stage's name.
+        trajectory: what all its positions share.
+        digest: the key of the position that is computed.
+    """
+
+    def __init__(self, root: Path, *, stage: str, trajectory: str, digest: str) -> None:
+        self._stages = root / stage
+        self._folder = root / CHECKPOINTS
+        self._trajectory = trajectory
+        self._own = self._folder / f"{stage}-{digest}{CHECKPOINT_SUFFIX}"
+        self._pattern = f"{stage}-{trajectory}-*{CHECKPOINT_SUFFIX}"
+
+    def latest(self, steps: int) -> Mapping[str, Tensor] | None:
+        """The state that is furthest without being beyond ``steps``; None if there is none that can be read."""
+        finished = (folder / TRAINING_FILE for folder in self._stages.glob(f"{self._trajectory}-*"))
+        found = [(done, path) for path in (*finished, *self._folder.glob(self._pattern)) if (done := _done(path))]
+        for done, path in sorted(found, reverse=True):
+            if done > steps:
+                continue
+            if path.name == TRAINING_FILE:
+                touch(path.parent)
+                if not is_whole(path):
+                    continue
+            with suppress(OSError, SafetensorError):
+                return load_file(path)
+        return None
+
+    def save(self, state: Mapping[str, Tensor]) -> None:
+        """Keep a state, whose tensor ``done`` is its position, in place of the last one; atomic."""
+        save_state(self._own, state)
+
+    def clear(self) -> None:
+        """Remove the state of this stage: it is finished."""
+        self._own.unlink(missing_ok=True)
+
+
+def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write named tensors, among them ``done``, so that a reader sees the old file, or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.{own_process()}.tmp")
+    try:
+        save_file(dict(state), temporary, metadata={"done": str(int(state["done"]))})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _done(path: Path) -> int | None:
+    """The position of a saved state; None if the file is not one, or has gone."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return int(file.metadata()["done"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
