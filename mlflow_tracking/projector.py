@@ -22,7 +22,14 @@ from trainables.results import TrialResult
 _STATUS = {"completed": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 _SEARCH_STATE = {None: "running", "FINISHED": "finished", "KILLED": "interrupted"}
 """How a search run's state reads by the status that it ends in."""
-_SEARCH_FILES = ("result.json", "best.yaml", names.TABLE_FILE, names.RATIO_FILE, names.CONFIRMATION_FILE)
+_SEARCH_FILES = (
+    "result.json",
+    "best.yaml",
+    names.TABLE_FILE,
+    names.RATIO_FILE,
+    names.PARETO_FILE,
+    names.CONFIRMATION_FILE,
+)
 
 
 class Projector:

@@ -92,6 +92,7 @@ def summary(trial: TrialResult) -> list[Metric]:
     values |= {
         names.FOLDS_DONE: float(len(trial.folds)),
         names.SECONDS: sum(fold.seconds for fold in trial.folds),
+        names.COST_SECONDS: sum(stage.seconds for fold in trial.folds for stage in fold.stages),
         names.PEAK_MIB: max((fold.peak_bytes for fold in trial.folds), default=0) / 2**20,
     }
     when = milliseconds(trial.ended or trial.created)

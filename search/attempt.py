@@ -18,6 +18,7 @@ from search.stop import Stop
 from search.tuning import Allotment, Tuning, allot, join_cluster
 from trainables.leases import DEAD_AFTER, Lease, held
 from trainables.ledger import Ledger
+from trainables.tune_trainable import FoldTrainable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,7 @@ def compute(
     console: Console,
     *,
     finish: Callable[[bool], None] = lambda interrupted: None,
+    trainable: type[FoldTrainable] = FoldTrainable,
 ) -> End:
     """Run the trials of a ledger to their end, or to a signal; the record and MLflow are left in order.
 
@@ -56,13 +58,20 @@ def compute(
         console: where progress is shown.
         finish: writes what the ledger's folder says of the outcome, before MLflow gets it; called with whether trials
             were left unfinished, and then to be quick.
+        trainable: what computes trials.
     """
     stop = Stop()
     interrupted = True
     with stop.handled():
         tracker = LiveProjector(projector, on_message=lambda text: console.print(text, style="yellow"))
         tuning = Tuning(
-            ledger, allotment, resources, on_change=tracker.poke, on_start=stop.only_note, on_step=stop.honour
+            ledger,
+            allotment,
+            resources,
+            on_change=tracker.poke,
+            on_start=stop.only_note,
+            on_step=stop.honour,
+            trainable=trainable,
         )
         try:
             tracker.start()

@@ -20,7 +20,7 @@ from spaces.paper_table import configurations
 from spaces.presets import PRESETS, TABLES
 from spaces.protocol import OWN_SPLITS, Protocol
 from spaces.space import Space
-from trainables.metrics.catalogue import SCORES
+from trainables.metrics.catalogue import SCORES, SECONDS
 
 EXIT_FAILED_TRIALS = 1
 EXIT_BAD_INPUT = 2
@@ -29,7 +29,7 @@ DEFAULT_VALIDATION = 0.15
 _FIXED_WHEN_RESUMED = (
     "space", "set", "budget", "data", "labels", "slice", "positive", "skip_bad_images", "folds", "repeats",
     "leave_site_out", "split_file", "lock_test", "validation", "no_images", "seed", "metric", "sampler", "scheduler",
-    "max_copy_rate", "name",
+    "warm_start", "no_sharing", "max_copy_rate", "name",
 )  # fmt: skip
 
 
@@ -48,9 +48,29 @@ def _confirm(arguments: Sequence[str]) -> int:
     return confirm_search(given.storage, given.name, wish, _resources(given))
 
 
+def _stages(arguments: Sequence[str]) -> int:
+    from search.stages_flags import stages_parser
+
+    given = stages_parser().parse_args(arguments)
+    from search.stages_command import StagesWish, stages
+
+    return stages(
+        StagesWish(
+            storage=given.storage,
+            verify=given.verify,
+            prune=given.prune,
+            limit=given.stage_limit,
+            older_than=given.older_than,
+            everything=given.all,
+            as_json=given.json,
+        )
+    )
+
+
 SUBCOMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "show": ("print a search's leaderboard again", _show),
     "confirm": ("evaluate the best of a search again, on fresh splits", _confirm),
+    "stages": ("list, verify and prune the finished stages that searches share", _stages),
 }
 
 
@@ -130,6 +150,7 @@ def _resources(given: argparse.Namespace) -> Resources:
         address=given.address,
         time_budget=given.time_budget,
         checkpoint_seconds=given.checkpoint_every or DEFAULT_CHECKPOINT_SECONDS,
+        stage_limit=given.stage_limit,
     )
 
 
@@ -155,6 +176,7 @@ def _new_search(given: argparse.Namespace) -> tuple[NewSearch, list[str]]:
     budget = budget_named(given.budget or "quick")
     space, notes = chosen_space(given.space or "genmix", given.set or [], budget)
     table = TABLES.get(space.name)
+    metrics = _metrics(given.metric or (table.metric if table else "balanced_accuracy"))
     settings = NewSearch(
         space=space,
         budget=budget,
@@ -171,9 +193,12 @@ def _new_search(given: argparse.Namespace) -> tuple[NewSearch, list[str]]:
         show_images=not given.no_images,
         confirm=not given.no_confirm,
         seed=given.seed or 0,
-        metric=_metric(given.metric or (table.metric if table else "balanced_accuracy")),
-        sampler=_one_of("--sampler", given.sampler or (table.sampler if table else "tpe"), SAMPLERS),
-        scheduler=_one_of("--scheduler", given.scheduler or (table.scheduler if table else "asha"), SCHEDULERS),
+        metric=metrics[0],
+        further_metrics=metrics[1:],
+        sampler=_one_of("--sampler", given.sampler or (table.sampler if table else "reuse"), SAMPLERS),
+        scheduler=_one_of("--scheduler", given.scheduler or (table.scheduler if table else "racing"), SCHEDULERS),
+        warm_start=tuple(check_name(name) for name in dict.fromkeys(given.warm_start or ())),
+        sharing=not given.no_sharing,
         max_copy_rate=given.max_copy_rate,
         storage=given.storage,
         name=check_name(given.name) if given.name is not None else None,
@@ -228,8 +253,14 @@ def _one_of(flag: str, value: str, valid: tuple[str, ...]) -> str:
     return value
 
 
-def _metric(name: str) -> str:
-    """A score's name; scores per class (sensitivity_CLASS) can be checked only once the data is read."""
-    if name not in SCORES and not name.startswith(("sensitivity_", "specificity_")):
-        raise SettingsError(f"--metric '{name}' does not exist; {nearest(name, SCORES)}.")
-    return name
+def _metrics(text: str) -> tuple[str, ...]:
+    """The names of one score or several; scores per class (sensitivity_CLASS) are checked once the data is read."""
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in (*SCORES, SECONDS) and not name.startswith(("sensitivity_", "specificity_")):
+            raise SettingsError(f"--metric '{name}' does not exist; {nearest(name, (*SCORES, SECONDS))}.")
+    if len(set(names)) < len(names):
+        raise SettingsError(f"--metric {text} names a score twice; name each once.")
+    if names[0] == SECONDS:
+        raise SettingsError(f"--metric {text} begins with what trials cost; name the score to improve before it.")
+    return names

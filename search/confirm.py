@@ -22,7 +22,7 @@ from mlflow_tracking.names import CONFIRMATION_FILE, KIND_CONFIRM
 from mlflow_tracking.projector import Projector
 from search.attempt import allotted, check_threads, compute, driving
 from search.candidates import MOST_REPEATS, Plan, affordable, candidates, plan, protocol_of, spent
-from search.display import open_console
+from search.console import open_console
 from search.outcome import cautions, rank, write_outcome
 from search.pretrained import refuse_missing
 from search.settings import Resources, SettingsError
@@ -249,6 +249,8 @@ def start(search: Ledger, chosen: Plan, console: Console) -> Ledger:
         folds=chosen.evaluations,
         seed=stream(record.seed, f"{FOLDER}{number}") % 2**31,
         scheduler="fifo",
+        warm_start=(),
+        further_metrics=(),
         trials=len(chosen.candidates),
         created=time.time(),
     )
@@ -309,7 +311,7 @@ def conclude(search: Ledger, confirmation: Ledger, console: Console) -> Verdict:
     verdict = judge(
         record,
         search.trials(),
-        confirmation.trials(),
+        confirmation.trials(predictions=True),
         searched_as=planned["searched_as"],
         reused=_reused(search, confirmation, record, planned["seen"]),
     )

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from search.settings import SettingsError, parse_duration
+from search.sizes import parse_bytes
 from spaces.budget import BUDGETS
 from spaces.errors import nearest
 
-SAMPLERS = ("tpe", "random", "grid")
-SCHEDULERS = ("asha", "fifo")
+SAMPLERS = ("reuse", "tpe", "random", "grid")
+SCHEDULERS = ("racing", "asha", "fifo")
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 
 
@@ -66,6 +67,14 @@ def _duration(text: str) -> float:
         raise argparse.ArgumentTypeError(f"'{text}' is no duration; write 90s, 15m, 2h or 1d") from None
 
 
+def stage_size(text: str) -> int:
+    """Bytes, as argparse wants a type."""
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _slice(text: str) -> str | int:
     if text == "middle":
         return text
@@ -90,12 +99,17 @@ def search_parser(subcommands: Mapping[str, str]) -> Parser:
     what.add_argument("--describe", action="store_true", help="print the space, its bounds and meanings, and stop")
     what.add_argument("--budget", metavar="NAME", help=f"{', '.join(BUDGETS)} (quick: a demonstration)")
     what.add_argument("--trials", type=_count, metavar="N", help="how many configurations (the budget's)")
-    what.add_argument("--metric", metavar="SCORE", help="the score to improve (balanced_accuracy)")
+    what.add_argument(
+        "--metric", metavar="SCORE[,SCORE]", help="the score to improve, or several to trade (balanced_accuracy)"
+    )
     what.add_argument(
         "--max-copy-rate", type=_proportion, metavar="X", help="no trial is best that copies more, 0 to 1 (no limit)"
     )
-    what.add_argument("--sampler", metavar="NAME", help=f"{', '.join(SAMPLERS)} (tpe)")
-    what.add_argument("--scheduler", metavar="NAME", help=f"{', '.join(SCHEDULERS)}: stop poor trials early (asha)")
+    what.add_argument("--sampler", metavar="NAME", help=f"{', '.join(SAMPLERS)} (reuse)")
+    what.add_argument("--scheduler", metavar="NAME", help=f"{', '.join(SCHEDULERS)}: stop poor trials early (racing)")
+    what.add_argument(
+        "--warm-start", metavar="NAME", action="append", help="tell the sampler of an earlier search of the same data"
+    )
     what.add_argument("--seed", type=_seed, metavar="N", help="everything random descends from it (0)")
     data = parser.add_argument_group("on which data")
     data.add_argument("--data", type=Path, metavar="PATH", help="folder or .npz (without it: an embedded phantom)")
@@ -123,6 +137,9 @@ def search_parser(subcommands: Mapping[str, str]) -> Parser:
     where = parser.add_argument_group("where and how it runs")
     where.add_argument("--storage", type=Path, metavar="FOLDER", default=Path("searches"), help="(./searches)")
     where.add_argument("--name", metavar="NAME", help="the search's name (space, date and time)")
+    where.add_argument(
+        "--no-sharing", action="store_const", const=True, help="let every trial compute all its stages by itself"
+    )
     where.add_argument("--resume", nargs="?", const="", metavar="NAME", help="go on with a search, or the latest")
     where.add_argument("--tracking-uri", metavar="URI", help=f"MLflow server or database ({DEFAULT_TRACKING_URI})")
     where.add_argument("--no-confirm", action="store_true", help="do not end the search in a confirmation")
@@ -138,6 +155,9 @@ def add_resources(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--gpus-per-trial", type=_share, metavar="X", help="may be a fraction (1 where any)")
     group.add_argument(
         "--checkpoint-every", type=_duration, metavar="TIME", help="how often trainings are saved midway (60s)"
+    )
+    group.add_argument(
+        "--stage-limit", type=stage_size, metavar="SIZE", help="keep 20GB of finished stages, those used last (all)"
     )
     group.add_argument("--address", metavar="HOST:PORT", help="join a Ray cluster, or 'auto'")
 

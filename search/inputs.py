@@ -19,6 +19,7 @@ from search.settings import NewSearch, SettingsError
 from search.storage import reserve
 from search.tuning import Allotment
 from search.verdict import LEVEL
+from search.warm_start import earlier_trials, in_words
 from spaces.errors import nearest
 from spaces.protocol import Protocol
 from trainables.data.cohort import Cohort
@@ -27,7 +28,7 @@ from trainables.data.labels import positive_class
 from trainables.data.locked import LockedTest, Source, has_part, lock
 from trainables.data.phantom import PHANTOM_VERSION, write_phantom
 from trainables.ledger import SHARED, DataRecord, Ledger, SearchRecord
-from trainables.metrics.catalogue import OF_PATIENTS, PATIENT_SCORES, SCORES
+from trainables.metrics.catalogue import OF_PATIENTS, PATIENT_SCORES, SCORES, SECONDS
 from trainables.metrics.power import TYPICAL, detectable_difference, effective_images, locked_power
 
 _PACKAGES = (
@@ -51,7 +52,8 @@ def prepare(settings: NewSearch, allotment: Allotment, console: Console) -> Ledg
     """
     cohort, locked, protocol = _read(settings, console)
     splits = evaluations(cohort, protocol, seed=settings.seed)
-    metric = _check_metric(settings.metric, cohort)
+    for metric in (settings.metric, *settings.further_metrics):
+        _check_metric(metric, cohort)
     positive = _positive(settings.positive, cohort.classes)
     tracking_uri = absolute_uri(settings.tracking_uri)
     check_server(tracking_uri)
@@ -73,7 +75,8 @@ def prepare(settings: NewSearch, allotment: Allotment, console: Console) -> Ledg
         folds=len(splits),
         protocol=protocol,
         show_images=settings.show_images,
-        metric=metric,
+        metric=settings.metric,
+        further_metrics=settings.further_metrics,
         seed=settings.seed,
         sampler=settings.sampler,
         scheduler=settings.scheduler,
@@ -83,13 +86,18 @@ def prepare(settings: NewSearch, allotment: Allotment, console: Console) -> Ledg
         created=time.time(),
         versions=_versions(),
         max_copy_rate=settings.max_copy_rate,
+        sharing=settings.sharing,
+        warm_start=settings.warm_start,
     )
+    told = earlier_trials(settings.storage.resolve(), record)
     ledger = Ledger(reserve(settings.storage, settings.name, settings.space.name))
     record = replace(record, name=ledger.folder.name)
     if locked is not None:
         locked.write(ledger.folder)
     ledger.write_search(record)
     _introduce(console, record, cohort, locked)
+    for sentence in in_words(told):
+        console.print(sentence)
     return ledger
 
 
@@ -145,16 +153,19 @@ def _read(settings: NewSearch, console: Console) -> tuple[Cohort, LockedTest | N
     return cohort, locked, protocol
 
 
-def _check_metric(metric: str, cohort: Cohort) -> str:
+def _check_metric(metric: str, cohort: Cohort) -> None:
     if metric in PATIENT_SCORES and not cohort.patients_known:
         raise SettingsError(
             f"--metric '{metric}' scores patients, and the data have no column 'patient' ({cohort.source}); add it, or "
             f"use --metric {metric.removeprefix(OF_PATIENTS)}."
         )
-    valid = [*SCORES, *(f"{kind}_{name}" for kind in ("sensitivity", "specificity") for name in cohort.classes)]
+    valid = [
+        *SCORES,
+        SECONDS,
+        *(f"{kind}_{name}" for kind in ("sensitivity", "specificity") for name in cohort.classes),
+    ]
     if metric not in valid:
         raise SettingsError(f"--metric '{metric}' does not exist for these classes; {nearest(metric, valid)}.")
-    return metric
 
 
 def _positive(given: str | None, classes: tuple[str, ...]) -> int:

@@ -10,7 +10,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from mlflow_tracking.names import CONFIRMATION_FILE, RATIO_FILE, TABLE_FILE
+from mlflow_tracking.names import CONFIRMATION_FILE, PARETO_FILE, RATIO_FILE, TABLE_FILE
+from search.objectives import Objective, objectives_of, trial_value
+from search.pareto import draw_front, front_ids, introduction, values_in_words
 from search.ratio_series import draw_ratio_figure
 from search.table_text import print_table, table_markdown
 from search.tables import fill_table, table_data
@@ -21,7 +23,7 @@ from spaces.parameter import Value
 from spaces.space import Space
 from trainables.files import read_json, write_atomically, write_json
 from trainables.ledger import Ledger, SearchRecord
-from trainables.metrics.catalogue import maximizes
+from trainables.metrics.catalogue import SECONDS
 from trainables.metrics.interval import Interval
 from trainables.pooled_intervals import score_intervals
 from trainables.results import FoldResult, Summary, TrialResult
@@ -54,18 +56,15 @@ def rank(trials: Sequence[TrialResult], record: SearchRecord) -> list[TrialResul
 
     The search's metric is defined in them, and their copy rate is within its limit.
     """
-    metric = record.metric
+    main = objectives_of(record)[0]
     scored = [
-        trial
+        (value, trial)
         for trial in trials
-        if trial.state == "completed" and _mean(trial, metric) is not None and trial.feasible(record.max_copy_rate)
+        if trial.state == "completed"
+        and (value := trial_value(trial, main)) is not None
+        and trial.feasible(record.max_copy_rate)
     ]
-    return sorted(scored, key=lambda trial: _mean(trial, metric) or 0.0, reverse=maximizes(metric))
-
-
-def _mean(trial: TrialResult, metric: str) -> float | None:
-    summary = trial.scores.get(metric)
-    return summary.mean if summary else None
+    return [trial for _, trial in sorted(scored, key=lambda each: each[0], reverse=main.maximize)]
 
 
 def policy(config: Mapping[str, Value], space: Space | None = None) -> str:
@@ -129,9 +128,11 @@ def result_data(record: SearchRecord, trials: Sequence[TrialResult]) -> dict[str
             "bad_images": [list(each) for each in record.data.bad_images],
         },
         "metric": record.metric,
+        "further_metrics": list(record.further_metrics),
         "max_copy_rate": record.max_copy_rate,
         "seed": record.seed,
         "best": _best(ranked[0], record) if ranked else None,
+        "pareto_front": front_ids(ranked, record),
         "trials": [_trial(trial, record) for trial in trials],
     }
 
@@ -199,6 +200,7 @@ def write_outcome(ledger: Ledger, *, in_a_hurry: bool = False) -> None:
         write_atomically(ledger.folder / TABLE_FILE, table_markdown(filled))
         draw_ratio_figure(record, trials, ledger.folder / RATIO_FILE)
     ranked = rank(trials, record)
+    draw_front(ranked, record, ledger.folder / PARETO_FILE)
     if ranked:
         best = {"search": record.name, "trial": ranked[0].id, "budget": record.budget, "config": ranked[0].config}
         write_atomically(ledger.folder / "best.yaml", yaml.safe_dump(best, sort_keys=False))
@@ -211,7 +213,7 @@ def print_outcome(console: Console, ledger: Ledger) -> None:
     filled = fill_table(record, trials)
     if filled is not None:
         print_table(console, filled)
-    for sentence in [*_headline(record, trials), *_infeasible(record, trials)]:
+    for sentence in [*_headline(record, trials), *_front(record, trials), *_infeasible(record, trials)]:
         console.print(sentence)
     failed = [trial for trial in trials if trial.state == "failed"]
     if failed:
@@ -242,6 +244,18 @@ def _headline(record: SearchRecord, trials: Sequence[TrialResult]) -> list[str]:
     if sentences:
         sentences.append("(all out-of-fold predictions together; 95 % intervals by bootstrap over patients)")
     return sentences
+
+
+def _front(record: SearchRecord, trials: Sequence[TrialResult]) -> list[str]:
+    """The Pareto front, a line for each trial; nothing where there is one objective."""
+    ranked = rank(trials, record)
+    on_front = front_ids(ranked, record) or ()
+    lines = [
+        f"  {trial.id} {policy(trial.config, record.space)}: {values_in_words(trial, record)}"
+        for trial in ranked
+        if trial.id in on_front
+    ]
+    return [introduction(record), *lines] if lines else []
 
 
 def _infeasible(record: SearchRecord, trials: Sequence[TrialResult]) -> list[str]:
@@ -278,7 +292,8 @@ def cautions(record: SearchRecord, *, confirmed: bool = False) -> list[str]:
 
 
 def _leaderboard(record: SearchRecord, trials: Sequence[TrialResult]) -> Table:
-    shown = list(dict.fromkeys((record.metric, *_LEADERBOARD_SCORES)))
+    scores = (name for name in record.further_metrics if name != SECONDS)
+    shown = list(dict.fromkeys((record.metric, *scores, *_LEADERBOARD_SCORES)))
     measured = [name for name in _LEADERBOARD_FIDELITY if any(name in trial.fidelity for trial in trials)]
     table = Table(title=f"{record.name}: mean ± standard deviation over folds", title_justify="left")
     for heading in ("", "trial", "policy", "folds"):
@@ -290,6 +305,8 @@ def _leaderboard(record: SearchRecord, trials: Sequence[TrialResult]) -> Table:
             table.add_column("95 % interval", justify="right")
     for name in measured:
         table.add_column(name.replace("_", " "), justify="right")
+    if SECONDS in record.further_metrics:
+        table.add_column("seconds a fold", justify="right")
     ranked = rank(trials, record)
     rest = [trial for trial in trials if trial not in ranked]
     for trial in ranked + rest:
@@ -298,6 +315,9 @@ def _leaderboard(record: SearchRecord, trials: Sequence[TrialResult]) -> Table:
         if with_intervals:
             cells.insert(1, format_interval(trial.intervals.get(record.metric)))
         cells += [_fidelity(trial.fidelity.get(name)) for name in measured]
+        if SECONDS in record.further_metrics:
+            cost = trial_value(trial, Objective(name=SECONDS, maximize=False))
+            cells.append("" if cost is None else f"{cost:.1f}")
         place = str(ranked.index(trial) + 1) if trial in ranked else _state(trial, record)
         table.add_row(place, trial.id, label, f"{len(trial.folds)}/{record.folds}", *cells)
     return table

@@ -14,7 +14,7 @@ from mlflow_tracking.connect import check_server
 from mlflow_tracking.projector import Projector
 from search.attempt import allotted, check_threads, compute, driving
 from search.confirm import confirm_at_the_end
-from search.display import open_console
+from search.console import open_console
 from search.inputs import absolute_uri, images_folder, prepare
 from search.outcome import print_outcome, write_outcome
 from search.pretrained import refuse_missing
@@ -24,7 +24,8 @@ from search.tuning import Allotment
 from spaces.budget import budget_named
 from spaces.presets import TABLES
 from trainables.data.cohort import Cohort
-from trainables.ledger import SHARED, Ledger
+from trainables.ledger import Ledger
+from trainables.session import stages_folder
 from trainables.stages import StageStore
 
 
@@ -64,7 +65,7 @@ def resume_search(resumption: Resumption) -> int:
 def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Console, *, confirm: bool) -> int:
     """Compute a search's trials, say what came of them, and confirm the best where that is wanted and can be paid."""
     start = time.monotonic()
-    StageStore(ledger.storage / SHARED / "stages").sweep()
+    StageStore(stages_folder(ledger)).sweep()
     end = compute(
         ledger,
         Projector(ledger, ledger.search().tracking_uri),

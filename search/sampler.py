@@ -10,6 +10,8 @@ from ray.tune.search import Searcher
 from search.proposers import Proposer
 from spaces.parameter import Value
 from trainables.ledger import Ledger
+from trainables.results import TrialResult
+from trainables.tune_trainable import OUT_OF_MEMORY, TRIAL
 
 
 class LedgerSearcher(Searcher):  # type: ignore[misc]
@@ -20,7 +22,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         proposer: where new configurations come from.
         references: the reference policies, proposed first.
         wanted: how many trials the search shall have.
-        settings: constant part of what each trial's process is told.
+        settings: what each trial's process is told besides the trial's id.
         may_propose: False once the time budget is spent.
 
     ``exhausted`` says whether the proposer had no configuration left.
@@ -33,7 +35,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         *,
         references: Mapping[str, Mapping[str, Value]],
         wanted: int,
-        settings: Mapping[str, Any],
+        settings: Callable[[TrialResult], Mapping[str, Any]],
         may_propose: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__()
@@ -44,16 +46,23 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         self._settings = settings
         self._may_propose = may_propose
         self.exhausted = False
+        self._running: set[str] = set()
         self._waiting = [trial.id for trial in ledger.trials() if trial.state == "unfinished"]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial for Tune's ``trial_id``: its settings, or Tune's mark that there are no more."""
+        """The next trial for Tune's ``trial_id``: its settings, or Tune's mark that there are no more.
+
+        None while there are none and one that runs may come again.
+        """
+        if not self._may_propose():
+            return str(Searcher.FINISHED)
         ours = self._next()
-        return Searcher.FINISHED if ours is None else {**self._settings, "trial": ours}
+        if ours is None:
+            return None if self._running else str(Searcher.FINISHED)
+        self._running.add(trial_id)
+        return {**self._settings(self._ledger.trial(ours)), TRIAL: ours}
 
     def _next(self) -> str | None:
-        if not self._may_propose():
-            return None
         if self._waiting:
             return self._waiting.pop(0)
         trials = self._ledger.trials()
@@ -68,7 +77,10 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         return None if config_or_none is None else self._ledger.add_trial(config_or_none, reference=None)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing to do: the ledger has it."""
+        """A trial that lacked memory comes again; of all others the ledger has what there is to know."""
+        self._running.discard(trial_id)
+        if result is not None and result.get(OUT_OF_MEMORY):
+            self._waiting.append(result[TRIAL])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger has it."""

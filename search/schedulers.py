@@ -8,7 +8,9 @@ from typing import Any
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
-from trainables.ledger import Ledger
+from search.objectives import objectives_of
+from search.racing import Racing
+from trainables.ledger import Ledger, SearchRecord
 from trainables.results import TrialResult, summarise
 from trainables.tune_trainable import FOLDS_DONE, REFERENCE, RUNNING_MEAN, TRIAL
 
@@ -98,17 +100,68 @@ class FoldAsha(AsyncHyperBandScheduler):  # type: ignore[misc]
             self._trial_info.pop(trial.trial_id, None)
 
 
-def build_scheduler(
-    name: str,
-    ledger: Ledger,
-    *,
-    folds: int,
-    maximize: bool,
-    metric: str,
-    max_copy_rate: float | None,
-    earlier: Iterable[TrialResult],
-) -> TrialScheduler:
-    """The scheduler of that name: asha or fifo (every trial runs all its folds)."""
-    if name == "fifo":
+class FoldRacing(FIFOScheduler):  # type: ignore[misc]
+    """Stops the trials that ``racing`` stops, and records that they were.
+
+    The ledger is all that it goes by, so that trials of earlier attempts of a resumed search count like any other, and
+    folds may come in any order.
+
+    Args:
+        ledger: where trials are read and a stopped one is recorded.
+        racing: what decides.
+    """
+
+    def __init__(self, ledger: Ledger, racing: Racing) -> None:
+        super().__init__()
+        self._ledger = ledger
+        self._racing = racing
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Stop the trial if it is unlikely to beat the best; one that has all its folds, or has failed, goes on."""
+        if TRIAL not in result:
+            return str(TrialScheduler.CONTINUE)
+        trials = self._ledger.trials()
+        recorded = next(each for each in trials if each.id == result[TRIAL])
+        reason = self._racing.stops(recorded, trials)
+        if reason is None:
+            return str(TrialScheduler.CONTINUE)
+        self._ledger.end_trial(recorded.id, "pruned", error=reason)
+        return str(TrialScheduler.STOP)
+
+
+def racing_of(record: SearchRecord) -> Racing:
+    """The racing of a search: its objectives, its limit, and how alike the errors of two of its folds are."""
+    # models of a single split that is repeated test the same images: correlated as much as those of two folds
+    tested = max(record.folds // record.protocol.repeats, 2)
+    return Racing(
+        objectives=objectives_of(record),
+        folds=record.folds,
+        max_copy_rate=record.max_copy_rate,
+        correlation=1 / tested,
+    )
+
+
+def needs_fold_order(name: str) -> bool:
+    """Whether a scheduler compares running means, and so needs the folds of all trials in one order."""
+    return name == "asha"
+
+
+def build_scheduler(ledger: Ledger) -> TrialScheduler:
+    """The scheduler that a search is recorded with: racing, asha, or fifo (every trial runs all its folds).
+
+    Trials of earlier attempts count as if they had run in this one.
+    """
+    record = ledger.search()
+    if record.scheduler == "fifo":
         return FIFOScheduler()
-    return FoldAsha(ledger, folds=folds, maximize=maximize, metric=metric, max_copy_rate=max_copy_rate, earlier=earlier)
+    if record.scheduler == "racing":
+        return FoldRacing(ledger, racing_of(record))
+    main = objectives_of(record)[0]
+    return FoldAsha(
+        ledger,
+        folds=record.folds,
+        maximize=main.maximize,
+        metric=main.name,
+        max_copy_rate=record.max_copy_rate,
+        earlier=[trial for trial in ledger.trials() if trial.state in ("completed", "pruned")],
+    )

@@ -22,7 +22,8 @@ class SettingsError(InputError):
 class Resources:
     """How many trials run at once and what each may use; None leaves it to what the machine has.
 
-    ``checkpoint_seconds``: between two checkpoints of a generator's training.
+    ``checkpoint_seconds``: between two checkpoints of a training. ``stage_limit``: bytes of finished stages that are
+    kept; None: all of them.
     """
 
     concurrency: int | None
@@ -31,6 +32,7 @@ class Resources:
     address: str | None
     time_budget: float | None
     checkpoint_seconds: float
+    stage_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,8 @@ class NewSearch:
     ``max_copy_rate`` is the copy rate above which no trial can be the best; None: no limit. ``lock_test`` is the share
     of the images that is locked away before the search; None: what the split file says, or nothing. ``show_images``
     False keeps patients' images out of tracking and reports. ``confirm`` says whether the search ends in a
-    confirmation, where its budget allows one.
+    confirmation, where its budget allows one. ``further_metrics``, ``sharing`` and ``warm_start`` are as in
+    ``SearchRecord``.
     """
 
     space: Space
@@ -59,8 +62,11 @@ class NewSearch:
     confirm: bool
     seed: int
     metric: str
+    further_metrics: tuple[str, ...]
     sampler: str
     scheduler: str
+    warm_start: tuple[str, ...]
+    sharing: bool
     max_copy_rate: float | None
     storage: Path
     name: str | None

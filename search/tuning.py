@@ -16,17 +16,25 @@ import ray
 import torch
 from ray import tune
 
+from search.objectives import objectives_of
 from search.outcome import rank
 from search.proposers import build_proposer
+from search.resource_classes import SHARE, ResourceClasses
 from search.sampler import LedgerSearcher
-from search.schedulers import build_scheduler
+from search.schedulers import build_scheduler, needs_fold_order
 from search.settings import Resources, SettingsError
+from search.warm_start import earlier_trials
+from spaces.budget import budget_named
 from spaces.reference import reference_policies
 from trainables.ledger import Ledger, SearchRecord
-from trainables.metrics.catalogue import maximizes
-from trainables.tune_trainable import CHECKPOINT_SECONDS, TRIAL, WEIGHTS, FoldTrainable
+from trainables.results import TrialResult
+from trainables.session import stages_folder
+from trainables.stages import StageStore
+from trainables.tune_trainable import CHECKPOINT_SECONDS, FOLDS_IN_ORDER, GPUS, TRIAL, WEIGHTS, FoldTrainable
 
 _MOST_AT_ONCE = 8
+_EVICT_EVERY = 30.0
+"""Seconds between two looks at how much room the stages take."""
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 
 
@@ -36,7 +44,7 @@ class Allotment:
 
     concurrency: int
     cpus: int
-    gpus: float
+    gpus: ResourceClasses
 
 
 def allot(resources: Resources, *, trials: int, threads: int | None = None) -> Allotment:
@@ -60,24 +68,47 @@ def allot(resources: Resources, *, trials: int, threads: int | None = None) -> A
         raise SettingsError(
             f"--cpus-per-trial {resources.cpus_per_trial} is more than the {cores} cores of this machine; give less."
         )
-    gpus = resources.gpus_per_trial if resources.gpus_per_trial is not None else float(min(devices, 1))
+    gpus = _gpu_classes(resources.gpus_per_trial, devices)
     cpus = resources.cpus_per_trial or threads
-    most = int(devices / gpus) if gpus > 0 else cores // (cpus or 1)
-    concurrency = resources.concurrency or max(1, min(most, trials, _MOST_AT_ONCE if not gpus else most))
+    most = int(devices / gpus.share) if gpus.share > 0 else cores // (cpus or 1)
+    concurrency = resources.concurrency or max(1, min(most, trials, _MOST_AT_ONCE if not gpus.share else most))
     return Allotment(concurrency=concurrency, cpus=cpus or max(1, cores // concurrency), gpus=gpus)
 
 
+def _gpu_classes(asked: float | None, devices: int) -> ResourceClasses:
+    """What was asked for, for every trial; else a share for small trials and a whole GPU for others."""
+    if asked is not None:
+        return ResourceClasses(share=asked, whole=asked)
+    if devices == 0:
+        return ResourceClasses(share=0.0, whole=0.0)
+    smallest = min(torch.cuda.get_device_properties(device).total_memory for device in range(devices))
+    return ResourceClasses(share=SHARE, whole=1.0, gpu_bytes=smallest)
+
+
 class _Watch(tune.Callback):  # type: ignore[misc]
-    """Knows which trials run, records crashed workers, keeps only the leader's weights, wakes the tracker."""
+    """Knows which trials run, records crashed workers, keeps only the leader's weights, wakes the tracker.
+
+    With a limit it also evicts the stages that were used least recently.
+    """
 
     def __init__(
-        self, ledger: Ledger, record: SearchRecord, *, on_change: Callable[[], None], on_step: Callable[[], None]
+        self,
+        ledger: Ledger,
+        record: SearchRecord,
+        *,
+        stage_limit: int | None,
+        on_change: Callable[[], None],
+        on_step: Callable[[], None],
     ) -> None:
+        self._stage_limit = stage_limit
+        self._evicted_at = -_EVICT_EVERY
         self._ledger = ledger
         self._record = record
         self._on_change = on_change
         self._on_step = on_step
         self.running: dict[str, str] = {}
+        best = rank(ledger.trials(), record)[:1]
+        self._leader = best[0].id if best else None
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks to restore a run from them; here the ledger does that."""
@@ -97,7 +128,8 @@ class _Watch(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.running.pop(trial.trial_id, None)
-        self._drop_weights()
+        self._drop_weights(trial.config[TRIAL])
+        self._evict()
         self._on_change()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -105,12 +137,19 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         self._ledger.end_trial(trial.config[TRIAL], "failed", error=_reason(trial.get_error()))
         self._on_change()
 
-    def _drop_weights(self) -> None:
-        trials = self._ledger.trials()
-        keep = {trial.id for trial in rank(trials, self._record)[:1]}
-        for trial in trials:
-            if trial.state != "unfinished" and trial.id not in keep:
-                shutil.rmtree(self._ledger.trial_folder(trial.id) / WEIGHTS, ignore_errors=True)
+    def _evict(self) -> None:
+        if self._stage_limit is not None and time.monotonic() - self._evicted_at >= _EVICT_EVERY:
+            StageStore(stages_folder(self._ledger)).evict(self._stage_limit)
+            self._evicted_at = time.monotonic()
+
+    def _drop_weights(self, ended: str) -> None:
+        """Of the trial that has ended and of the one that led before it, keep the better one's."""
+        best = rank(self._ledger.trials(), self._record)[:1]
+        leader = best[0].id if best else None
+        for trial_id in {ended, self._leader} - {leader, None}:
+            if self._ledger.trial(str(trial_id)).state != "unfinished":
+                shutil.rmtree(self._ledger.trial_folder(str(trial_id)) / WEIGHTS, ignore_errors=True)
+        self._leader = leader
 
 
 def _reason(error: object) -> str:
@@ -132,6 +171,7 @@ class Tuning:
         on_start: called once Ray has started.
         on_step: called several times a second between two steps of Ray Tune; what it raises ends the trials and leaves
             ``run``.
+        trainable: what computes trials.
     """
 
     def __init__(
@@ -143,14 +183,18 @@ class Tuning:
         on_change: Callable[[], None],
         on_start: Callable[[], None],
         on_step: Callable[[], None],
+        trainable: type[FoldTrainable] = FoldTrainable,
     ) -> None:
+        self._trainable = trainable
         self._on_start = on_start
         self._searcher: LedgerSearcher | None = None
         self._ledger = ledger
         self._record = ledger.search()
         self._allotment = allotment
         self._resources = resources
-        self._watch = _Watch(ledger, self._record, on_change=on_change, on_step=on_step)
+        self._watch = _Watch(
+            ledger, self._record, stage_limit=resources.stage_limit, on_change=on_change, on_step=on_step
+        )
 
     def running(self) -> list[str]:
         """Ids of the trials that are computed at this moment."""
@@ -173,8 +217,6 @@ class Tuning:
 
     def _tuner(self) -> tune.Tuner:
         record, allotment = self._record, self._allotment
-        maximize = maximizes(record.metric)
-        checkpoints = {CHECKPOINT_SECONDS: self._resources.checkpoint_seconds}
         deadline = time.monotonic() + (self._resources.time_budget or float("inf"))
         self._searcher = LedgerSearcher(
             self._ledger,
@@ -182,30 +224,21 @@ class Tuning:
                 record.sampler,
                 record.space,
                 seed=record.seed,
-                metric=record.metric,
-                maximize=maximize,
+                objectives=objectives_of(record),
+                budget=budget_named(record.budget),
                 max_copy_rate=record.max_copy_rate,
+                earlier=earlier_trials(self._ledger.storage, record),
             ),
             references=reference_policies(record.space),
             wanted=record.trials,
-            settings={"search": str(self._ledger.folder), "gpus": allotment.gpus, **checkpoints},
+            settings=self._settings,
             may_propose=lambda: time.monotonic() < deadline,
         )
-        ended = [trial for trial in self._ledger.trials() if trial.state in ("completed", "pruned")]
-        scheduler = build_scheduler(
-            record.scheduler,
-            self._ledger,
-            folds=record.folds,
-            maximize=maximize,
-            metric=record.metric,
-            max_copy_rate=record.max_copy_rate,
-            earlier=ended,
-        )
         return tune.Tuner(
-            tune.with_resources(FoldTrainable, {"cpu": allotment.cpus, "gpu": allotment.gpus}),
+            tune.with_resources(self._trainable, self._needs),
             tune_config=tune.TuneConfig(
                 search_alg=self._searcher,
-                scheduler=scheduler,
+                scheduler=build_scheduler(self._ledger),
                 num_samples=-1,
                 max_concurrent_trials=allotment.concurrency,
                 reuse_actors=True,
@@ -220,6 +253,20 @@ class Tuning:
                 verbose=0,
             ),
         )
+
+    def _settings(self, trial: TrialResult) -> dict[str, Any]:
+        """What a trial's process is told."""
+        lacked_memory = self._ledger.ran_out_of_memory(trial.id)
+        return {
+            "search": str(self._ledger.folder),
+            GPUS: self._allotment.gpus.gpus(trial.config, self._ledger.trials(), lacked_memory=lacked_memory),
+            CHECKPOINT_SECONDS: self._resources.checkpoint_seconds,
+            FOLDS_IN_ORDER: needs_fold_order(self._record.scheduler),
+        }
+
+    def _needs(self, settings: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """What Ray sets aside for a trial with these settings."""
+        return tune.PlacementGroupFactory([{"CPU": self._allotment.cpus, "GPU": settings[GPUS]}])
 
 
 def _next_attempt(folder: Path) -> int:
@@ -247,11 +294,11 @@ def join_cluster(address: str, allotment: Allotment) -> None:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SettingsError(f"--address {address} cannot be joined ({reason}); check the head and its token.") from None
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(node.get("CPU", 0) >= allotment.cpus and node.get("GPU", 0) >= allotment.gpus for node in nodes):
+    if not any(node.get("CPU", 0) >= allotment.cpus and node.get("GPU", 0) >= allotment.gpus.whole for node in nodes):
         ray.shutdown()
         raise SettingsError(
-            f"no node of the cluster at {address} has {allotment.cpus} CPUs and {allotment.gpus:g} GPUs for one trial; "
-            f"give less with --cpus-per-trial and --gpus-per-trial."
+            f"no node of the cluster at {address} has {allotment.cpus} CPUs and {allotment.gpus.whole:g} GPUs for one "
+            f"trial; give less with --cpus-per-trial and --gpus-per-trial."
         )
 
 

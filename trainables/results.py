@@ -124,8 +124,9 @@ class TrialResult:
     """One trial as the ledger has it.
 
     ``reference`` names the reference policy that the trial is, or is None. ``folds`` are in the order of their
-    numbers. Times are seconds since the epoch; ``ended`` is None while the trial is unfinished. ``intervals`` are those
-    of its scores over all folds, by name, once it is complete.
+    numbers. ``error`` says why it failed, or was stopped early. Times are seconds since the epoch; ``ended`` is None
+    while the trial is unfinished. ``intervals`` are those of its scores over all folds, by name,
+    once it is complete.
     """
 
     id: str

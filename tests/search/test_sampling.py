@@ -9,13 +9,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from search.proposers import GRID_POINTS, STARTUP_TRIALS, GridProposer, Proposer, TpeProposer, build_proposer
+from search.draws import GRID_POINTS, STARTUP_TRIALS, GridProposer, Proposer
+from search.earlier import EarlierTrial
+from search.objectives import Objective
+from search.proposers import build_proposer
 from search.sampler import LedgerSearcher
 from search.schedulers import FoldAsha
+from search.tpe import TOLD_TRIALS, TpeProposer
+from spaces.budget import budget_named
 from spaces.generators import GENERATORS
 from spaces.parameter import Choice
 from spaces.presets import PRESETS
@@ -27,6 +33,8 @@ from trainables.results import FoldResult, TrialResult
 from trainables.results import TrialState as State
 
 SPACE = PRESETS["genmix"]
+AUROC = (Objective(name="auroc", maximize=True),)
+QUICK = budget_named("quick")
 
 
 def fold(number: int, score: float | None, rate: float | None = None) -> FoldResult:
@@ -52,10 +60,10 @@ def trial(
 
 
 def proposer(name: str, seed: int = 0) -> Proposer:
-    return build_proposer(name, SPACE, seed=seed, metric="auroc", maximize=True)
+    return build_proposer(name, SPACE, seed=seed, objectives=AUROC, budget=QUICK)
 
 
-@pytest.mark.parametrize("name", ["tpe", "random", "grid"])
+@pytest.mark.parametrize("name", ["reuse", "tpe", "random", "grid"])
 def test_a_proposal_depends_on_seed_number_and_record_alone(name: str) -> None:
     trials = [trial(number, SPACE.sample(random.Random(number)), [0.5, 0.6]) for number in range(STARTUP_TRIALS + 4)]
     first = proposer(name).propose(len(trials), trials)
@@ -89,7 +97,7 @@ def test_tpe_takes_a_pruned_trial_for_what_it_is_and_survives_failed_and_undefin
         id="t0003", config=configs[3], reference=None, state="completed", folds=(fold(0, None),), error=None,
         created=0, ended=1,
     )  # fmt: skip
-    tpe = TpeProposer(SPACE, seed=0, metric="auroc", maximize=True)
+    tpe = TpeProposer(SPACE, seed=0, objectives=AUROC)
     assert SPACE.contains(tpe.propose(len(trials), trials) or {})
 
 
@@ -102,7 +110,7 @@ LINE = space_from_yaml(
 
 def share_low(trials: list[TrialResult], *, limit: float | None = None) -> float:
     """How many of TPE's next proposals over ``LINE``, by seed, have a gamma below one half."""
-    proposers = (TpeProposer(LINE, seed=seed, metric="auroc", maximize=True, max_copy_rate=limit) for seed in range(60))
+    proposers = (TpeProposer(LINE, seed=seed, objectives=AUROC, max_copy_rate=limit) for seed in range(60))
     proposed = [each.propose(len(trials), trials) or {} for each in proposers]
     return sum(float(config["generator.gamma"]) < 0.5 for config in proposed) / len(proposed)
 
@@ -138,7 +146,7 @@ def test_tpe_avoids_where_trials_copy_although_they_score_better() -> None:
 
 def test_a_diverged_trial_ranks_below_every_other_and_a_crash_counts_for_nothing() -> None:
     config: Assignment = {"generator.gamma": 0.5}
-    tpe = TpeProposer(LINE, seed=0, metric="auroc", maximize=True, max_copy_rate=0.1)
+    tpe = TpeProposer(LINE, seed=0, objectives=AUROC, max_copy_rate=0.1)
     worst, copying, crash, good = tpe._told(
         [
             trial(0, config, [0.9], "failed", error=DIVERGED),
@@ -151,8 +159,9 @@ def test_a_diverged_trial_ranks_below_every_other_and_a_crash_counts_for_nothing
     assert (worst.state, copying.state, good.state) == (TrialState.PRUNED, TrialState.COMPLETE, TrialState.COMPLETE)
     violations = [sum(each.constraints.values()) for each in (good, copying, worst)]
     assert violations == [0.0, pytest.approx(0.9), 2.0]
-    for error in ("RetryableTrialError: OSError: disk", "RuntimeError: x", "LateError: DivergedError: x", ""):
-        assert tpe._told([trial(0, config, [], "failed", error=error)])[0].state == TrialState.FAIL
+    errors = ("RetryableTrialError: OSError: disk", "RuntimeError: x", "LateError: DivergedError: x", "")
+    for number, error in enumerate(errors, start=4):
+        assert tpe._told([trial(number, config, [], "failed", error=error)])[0].state == TrialState.FAIL
 
 
 def test_tpe_knows_one_name_under_two_parents_as_two() -> None:
@@ -167,13 +176,13 @@ def test_tpe_knows_one_name_under_two_parents_as_two() -> None:
         ),
     )
     trials = [trial(number, both.sample(random.Random(number)), [number / 100]) for number in range(3 * STARTUP_TRIALS)]
-    told = TpeProposer(both, seed=0, metric="auroc", maximize=True)._told(trials)
+    told = TpeProposer(both, seed=0, objectives=AUROC)._told(trials)
     assert {name for each in told for name in each.params if "pretrained" in name} == {
         "generator.pretrained (diffusion)",
         "generator.pretrained (textual_inversion)",
     }
     for seed in range(5):
-        tpe = TpeProposer(both, seed=seed, metric="auroc", maximize=True)
+        tpe = TpeProposer(both, seed=seed, objectives=AUROC)
         assert both.contains(tpe.propose(len(trials), trials) or {})
 
 
@@ -192,20 +201,67 @@ def test_of_a_grid_too_large_to_list_every_generator_is_drawn() -> None:
 
 
 def test_tpe_is_told_the_best_and_the_latest_of_many_trials() -> None:
-    trials = [trial(number, SPACE.sample(random.Random(number)), [0.5 + number / 1e4]) for number in range(1500)]
-    tpe = TpeProposer(SPACE, seed=0, metric="auroc", maximize=True)
+    configs = [SPACE.sample(random.Random(number)) for number in range(1500)]
+    trials = [trial(number, config, [0.5 + number / 1e4]) for number, config in enumerate(configs)]
+    tpe = TpeProposer(SPACE, seed=0, objectives=AUROC)
     told = [each.value for each in tpe._told(trials)]
-    assert told == [0.5 + number / 1e4 for number in [*range(1249, 999, -1), *range(1250, 1500)]]
+    half = TOLD_TRIALS // 2
+    first = 1500 - half
+    assert told == [0.5 + number / 1e4 for number in [*range(first - 1, first - 1 - half, -1), *range(first, 1500)]]
     assert SPACE.contains(tpe.propose(1500, trials) or {})
+
+
+def test_numbers_to_choose_among_are_told_in_ascending_order_and_switches_are_not() -> None:
+    listed = "{name: n, dimensions: [{name: mixer.mixup_alpha, type: choice, options: [1.0, 0.05, 0.2], default: 1.0}, "
+    space = space_from_yaml(
+        listed + "{name: affine, type: choice, options: [false, true], default: false}]}", source="test"
+    )
+    configs: list[Assignment] = [{"mixer.mixup_alpha": alpha, "affine": True} for alpha in (0.05, 0.2, 1.0)]
+    tpe = TpeProposer(space, seed=0, objectives=AUROC)
+    told = tpe._told([trial(number, config, [0.5]) for number, config in enumerate(configs)])
+    assert [each.params for each in told] == [{"mixer.mixup_alpha": index, "affine": True} for index in range(3)]
+    assert told[0].distributions["mixer.mixup_alpha"] == IntDistribution(0, 2)
+    assert isinstance(told[0].distributions["affine"], CategoricalDistribution)
+    for number in range(20):
+        assert space.contains(TpeProposer(space, seed=number, objectives=AUROC).propose(0, []) or {})
+
+
+def test_tpe_trades_two_objectives_against_each_other() -> None:
+    both = (Objective(name="auroc", maximize=True), Objective(name="loss", maximize=False))
+
+    def line(number: int, gamma: float) -> TrialResult:
+        one = trial(number, {"generator.gamma": gamma}, [gamma])
+        scores = {"auroc": min(gamma, 0.5), "loss": max(gamma, 0.5)}
+        return replace(one, folds=tuple(replace(each, scores=scores) for each in one.folds))
+
+    trials = [line(number, (number + 0.5) / 24) for number in range(24)] + [trial(24, {"generator.gamma": 0.1}, [])]
+    trials[24] = replace(trials[24], state="pruned", folds=trials[0].folds)
+    asked = [TpeProposer(LINE, seed=seed, objectives=both).propose(25, trials) or {} for seed in range(40)]
+    gammas = [float(each["generator.gamma"]) for each in asked]
+    assert sum(abs(gamma - 0.5) < 0.25 for gamma in gammas) > 30
+
+
+def test_tpe_is_told_trials_of_another_fidelity_as_pruned_and_of_the_same_as_its_own() -> None:
+    config: Assignment = {"generator.gamma": 0.5}
+    given = [
+        EarlierTrial(search="old", same_fidelity=same, trial=trial(0, each, [0.7, 0.9]))
+        for same in (True, False)
+        for each in (config, {"generator.gamma": 7.0})
+    ]
+    tpe = TpeProposer(LINE, seed=0, objectives=AUROC, earlier=given)
+    same, other, own = tpe._told([trial(0, config, [0.6])])
+    assert (same.state, same.value) == (TrialState.COMPLETE, pytest.approx(0.8))
+    assert (other.state, other.intermediate_values) == (TrialState.PRUNED, {0: 0.7, 1: pytest.approx(0.8)})
+    assert (own.state, own.value) == (TrialState.COMPLETE, 0.6)
 
 
 def test_what_was_tried_is_not_proposed_again_while_there_is_something_else() -> None:
     text = "{name: c, dimensions: [{name: affine, type: choice, options: [false, true], default: false}]}"
     space = space_from_yaml(text, source="test")
-    for name in ("random", "tpe"):
+    for name in ("random", "tpe", "reuse"):
         for number in range(20):
             tried = trial(0, {"affine": bool(number % 2)}, [0.5])
-            ours = build_proposer(name, space, seed=number, metric="auroc", maximize=True)
+            ours = build_proposer(name, space, seed=number, objectives=AUROC, budget=QUICK)
             assert ours.propose(1, [tried]) == {"affine": not number % 2}
 
 
@@ -221,20 +277,34 @@ def test_a_grid_is_tried_once_and_ends() -> None:
 def searcher(ledger: Ledger, wanted: int) -> LedgerSearcher:
     return LedgerSearcher(
         ledger,
-        build_proposer("random", SPACE, seed=0, metric="auroc", maximize=True),
+        build_proposer("random", SPACE, seed=0, objectives=AUROC, budget=QUICK),
         references=reference_policies(SPACE),
         wanted=wanted,
-        settings={"search": "s"},
+        settings=lambda trial: {"search": "s", "again": ledger.ran_out_of_memory(trial.id)},
     )
 
 
 def test_references_come_first_then_proposals_until_there_are_enough(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ours = searcher(ledger, 6)
-    given = [ours.suggest(f"tune{index}") for index in range(7)]
-    assert given[0] == {"search": "s", "trial": "t0000"}
-    assert given[6] == Searcher.FINISHED
+    given = [ours.suggest(f"tune{index}") for index in range(6)]
+    assert given[0] == {"search": "s", "again": False, "trial": "t0000"}
+    for index in range(6):
+        assert ours.suggest("tune6") is None, "a trial that runs may come again"
+        ours.on_trial_complete(f"tune{index}")
+    assert ours.suggest("tune6") == Searcher.FINISHED
     assert [each.reference for each in ledger.trials()] == ["none", "affine", "mixup", "genmix", None, None]
+
+
+def test_a_trial_that_lacked_memory_comes_again_also_when_it_was_the_last(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ours = searcher(ledger, 1)
+    ours.suggest("tune0")
+    ledger.record_out_of_memory("t0000", "40 GiB")
+    ours.on_trial_complete("tune0", {"trial": "t0000", "out_of_memory": True, "done": True})
+    assert ours.suggest("tune1") == {"search": "s", "again": True, "trial": "t0000"}
+    ours.on_trial_complete("tune1", {"trial": "t0000", "done": True})
+    assert ours.suggest("tune2") == Searcher.FINISHED
 
 
 def test_a_resumed_search_takes_up_unfinished_trials_first_and_proposes_what_it_would_have(tmp_path: Path) -> None:

@@ -1,0 +1,174 @@
+"""Which generators a search has trained: what a configuration shares with others, and what is left to train of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from search.tpe import fails_again
+from spaces.budget import Budget
+from spaces.config import BlendConfig, as_dict, trial_config
+from spaces.errors import ConfigError
+from spaces.generators import NoGeneratorConfig, TrainedConfig, training_part
+from spaces.parameter import Value
+from spaces.space import GENERATOR_NAME, Assignment, digest_of
+from trainables.results import TrialResult
+
+_DECIDING = ("generator.", "preprocess.")
+"""The settings that decide on a generator, and on nothing else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a configuration takes from its generator.
+
+    Args:
+        generator: digest of all that its training depends on, except how long it is; equal where it is shared.
+        steps: how long it trains: a position on one trajectory.
+        sampling: digest of the settings with which images are drawn from it.
+    """
+
+    generator: str
+    steps: int
+    sampling: str
+
+
+def parts_of(config: Mapping[str, Value], budget: Budget) -> Parts | None:
+    """What a configuration takes from its generator; None where it has none, or is none that a trial understands."""
+    deciding = {name: value for name, value in config.items() if name.startswith(_DECIDING)}
+    if deciding.get(GENERATOR_NAME, NoGeneratorConfig.name) == NoGeneratorConfig.name:
+        return None
+    try:
+        typed = trial_config({**deciding, "mixer.name": BlendConfig.name}, budget)
+    except ConfigError:
+        return None
+    if not isinstance(typed.generator, TrainedConfig):
+        return None
+    settings = as_dict(training_part(typed.generator))
+    steps = int(settings.pop("steps"))
+    sampling = {name: getattr(typed.generator, name) for name in typed.generator.SAMPLING}
+    return Parts(generator=digest_of([as_dict(typed.preprocess), settings]), steps=steps, sampling=digest_of(sampling))
+
+
+def generator_of(config: Mapping[str, Value], budget: Budget) -> str | None:
+    """A digest that two configurations have in common where they share a generator; None where there is none.
+
+    Training steps play no part, as more of them continue fewer; nor do settings with which images are drawn.
+    """
+    parts = parts_of(config, budget)
+    return parts.generator if parts else None
+
+
+@dataclass(slots=True, kw_only=True)
+class Existing:
+    """One generator of a search.
+
+    ``trained`` holds the folds that are finished at each number of steps, ``sampled`` those whose images are drawn, by
+    steps and sampling; ``rates`` are the copy rates of its trials.
+    """
+
+    config: Assignment
+    trained: dict[int, set[int]] = field(default_factory=dict)
+    sampled: dict[tuple[int, str], set[int]] = field(default_factory=dict)
+    rates: list[float] = field(default_factory=list)
+    is_running: bool = False
+    has_failed: bool = False
+
+    def missing(self, steps: int, folds: AbstractSet[int]) -> float:
+        """The share of a training of that length, over all folds, that is left."""
+        left = 0.0
+        for fold in folds:
+            reached = [position for position, done in self.trained.items() if fold in done and position <= steps]
+            left += 1 - max(reached, default=0) / steps
+        return left / len(folds)
+
+    def undrawn(self, parts: Parts, folds: AbstractSet[int]) -> float:
+        """The share of the folds whose images are not drawn yet."""
+        return 1 - len(self.sampled.get((parts.steps, parts.sampling), set()) & folds) / len(folds)
+
+    def is_busy(self, folds: AbstractSet[int]) -> bool:
+        """Whether a running trial still trains it."""
+        return self.is_running and not any(folds <= done for done in self.trained.values())
+
+    def is_fit(self, max_copy_rate: float | None) -> bool:
+        """Whether it has neither diverged nor been found to copy too much."""
+        if self.has_failed and not self.trained:
+            return False
+        return max_copy_rate is None or not self.rates or sum(self.rates) / len(self.rates) <= max_copy_rate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Use:
+    """What one trial says about its generator."""
+
+    parts: Parts | None
+    folds: frozenset[int]
+    rate: float | None
+    has_failed: bool
+
+
+class Catalogue:
+    """Reads off a ledger's trials which generators exist.
+
+    Args:
+        budget: the search's.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._uses: dict[str, _Use] = {}
+        self._parts: dict[tuple[tuple[str, Value], ...], Parts | None] = {}
+
+    def parts(self, config: Mapping[str, Value]) -> Parts | None:
+        """As ``parts_of``; what configurations share is computed once."""
+        key = tuple(sorted((name, value) for name, value in config.items() if name.startswith(_DECIDING)))
+        if key not in self._parts:
+            self._parts[key] = parts_of(config, self._budget)
+        return self._parts[key]
+
+    def folds(self, trials: Iterable[TrialResult]) -> frozenset[int]:
+        """The folds of a whole trial: those of completed ones, or the budget's before there is one."""
+        found: set[int] = set()
+        for trial in trials:
+            if trial.state == "completed":
+                found |= self._use(trial).folds
+        return frozenset(found) or frozenset(range(self._budget.folds))
+
+    def generators(self, trials: Sequence[TrialResult]) -> dict[str, Existing]:
+        """The generators of a search by their digest, in the order in which they were introduced."""
+        found: dict[str, Existing] = {}
+        for trial in trials:
+            use = self._use(trial)
+            if use.parts is None:
+                continue
+            known = found.get(use.parts.generator)
+            if known is None:
+                known = found[use.parts.generator] = Existing(config=trial.config)
+            if use.folds:
+                known.trained.setdefault(use.parts.steps, set()).update(use.folds)
+                known.sampled.setdefault((use.parts.steps, use.parts.sampling), set()).update(use.folds)
+            if use.rate is not None:
+                known.rates.append(use.rate)
+            known.is_running |= trial.state == "unfinished"
+            known.has_failed |= use.has_failed
+        return found
+
+    def introduced(self, trials: Sequence[TrialResult], latest: int) -> bool:
+        """Whether one of the latest so many trials was the first with its generator."""
+        digests = [parts.generator if (parts := self._use(trial).parts) else None for trial in trials]
+        before = set(digests[: len(digests) - latest])
+        return any(digest is not None and digest not in before for digest in digests[len(digests) - latest :])
+
+    def _use(self, trial: TrialResult) -> _Use:
+        if trial.id in self._uses:
+            return self._uses[trial.id]
+        use = _Use(
+            parts=self.parts(trial.config),
+            folds=frozenset(fold.fold for fold in trial.folds if not fold.locked),
+            rate=trial.copy_rate,
+            has_failed=fails_again(trial),
+        )
+        if trial.state != "unfinished":
+            self._uses[trial.id] = use
+        return use

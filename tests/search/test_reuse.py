@@ -1,0 +1,377 @@
+"""Proposals that count what they cost, over made-up ledgers."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from search.columns import Columns
+from search.costs import REST, TRAINING, Costs, Measured
+from search.earlier import EarlierTrial
+from search.existing import Existing, generator_of
+from search.moves import Moves
+from search.objectives import Objective
+from search.reuse import NEW_WITHIN, ReuseProposer
+from search.surrogate import Posterior, chebyshev, expected_improvement, kernel, share_fine, without_fold_effects
+from spaces.budget import budget_named
+from spaces.config import trial_config
+from spaces.generators import TrainedConfig
+from spaces.presets import PRESETS
+from spaces.space import Assignment
+from spaces.space_file import space_from_yaml
+from trainables.generators.registry import training_slice
+from trainables.results import FoldResult, StageRecord, TrialResult
+from trainables.results import TrialState as State
+
+TOY = space_from_yaml(
+    """
+    name: toy
+    dimensions:
+    - {name: mixer.name, type: choice, options: [genmix, blend, mixup], default: genmix}
+    - {name: generator.name, type: choice, options: [egan, diffusion], default: egan,
+       when: {mixer.name: [genmix, blend]}, otherwise: none}
+    - {name: generator.gamma, type: float, low: 0.001, high: 0.1, log: true, default: 0.005,
+       when: {generator.name: [egan]}}
+    - {name: generator.guidance, type: float, low: 1.0, high: 4.0, default: 1.0, when: {generator.name: [diffusion]}}
+    - {name: generator.learning_rate, type: float, low: 0.0001, high: 0.01, log: true, default: 0.001,
+       when: {generator.name: [diffusion]}}
+    - {name: mixer.genmix_alpha, type: float, low: 0.05, high: 2.0, log: true, default: 0.3,
+       when: {mixer.name: [genmix]}}
+    - {name: synthetic.ratio, type: float, low: 0.25, high: 2.0, default: 1.0, when: {mixer.name: [genmix, blend]}}
+    - {name: affine, type: choice, options: [false, true], default: false}
+    """,
+    source="test",
+)
+QUICK = budget_named("quick")
+AUROC = (Objective(name="auroc", maximize=True),)
+DIVERGED = "DivergedError: the generator makes images that are all alike"
+
+
+def score(config: Assignment) -> float:
+    """Best with GenMix over E-GANs of small gamma, at an alpha near 0.3."""
+    found = 0.6 + 0.02 * bool(config["affine"])
+    if config.get("generator.name") == "egan":
+        found += 0.05 - 0.03 * math.log10(float(config["generator.gamma"]) / 0.001)
+    if config["mixer.name"] == "genmix":
+        found += 0.1 - 0.08 * abs(math.log10(float(config["mixer.genmix_alpha"]) / 0.3))
+    return found
+
+
+def other_score(config: Assignment) -> float:
+    """Best with GenMix at a large alpha."""
+    alpha = float(config.get("mixer.genmix_alpha", 0.01))
+    return 0.5 + 0.1 * math.log10(alpha) + 0.05 * (config.get("generator.name") == "egan")
+
+
+def trial(
+    number: int,
+    config: Assignment,
+    *,
+    state: State = "completed",
+    folds: int = 3,
+    training: float = 100.0,
+    rate: float | None = None,
+    error: str | None = None,
+    scores: Callable[[Assignment], float] = score,
+) -> TrialResult:
+    """A trial of made-up scores, noise and fold effects, and of made-up seconds."""
+    noise = random.Random(number)
+    stages = [StageRecord(name="classifier", key="c", seconds=2.0, reused=False)]
+    if "generator.name" in config:
+        stages.append(StageRecord(name="generator", key="g", seconds=training, reused=False))
+    done = tuple(
+        FoldResult(
+            fold=fold,
+            scores={"auroc": scores(config) + 0.03 * fold + noise.gauss(0, 0.003), "other": other_score(config)},
+            stages=tuple(stages),
+            predictions=(),
+            counts={},
+            seconds=0.0,
+            peak_bytes=0,
+            fidelity={} if rate is None else {"copy_rate": rate},
+        )
+        for fold in range(folds)
+    )
+    ended = None if state == "unfinished" else float(number + 1)
+    return TrialResult(
+        id=f"t{number:04d}", config=config, reference=None, state=state, folds=done, error=error, created=0, ended=ended
+    )
+
+
+def sampler(seed: int = 0, **given: object) -> ReuseProposer:
+    return ReuseProposer(TOY, seed=seed, budget=QUICK, **{"objectives": AUROC, **given})  # type: ignore[arg-type]
+
+
+def search(many: int) -> list[TrialResult]:
+    trials: list[TrialResult] = []
+    ours = sampler()
+    while len(trials) < many:
+        config = ours.propose(len(trials), trials)
+        assert config is not None
+        trials.append(trial(len(trials), config))
+    return trials
+
+
+def drawn(many: int, **given: object) -> list[TrialResult]:
+    return [trial(number, TOY.sample(random.Random(number)), **given) for number in range(many)]  # type: ignore[arg-type]
+
+
+def are_new(trials: list[TrialResult]) -> list[bool]:
+    """Of each trial, whether it is the first with its generator."""
+    digests = [generator_of(each.config, QUICK) for each in trials]
+    return [digest is not None and digest not in digests[:at] for at, digest in enumerate(digests)]
+
+
+@pytest.fixture(scope="module")
+def dear() -> list[TrialResult]:
+    return search(40)
+
+
+def test_dear_generators_are_used_again_and_free_ones_are_not_clung_to(dear: list[TrialResult]) -> None:
+    assert sum(are_new(dear)) < 14
+    large = [each.config for each in drawn(60) if float(each.config.get("generator.gamma", 1.0)) > 0.02][:30]
+
+    def share_new(seconds: float) -> int:
+        trials = [trial(number, config, training=seconds) for number, config in enumerate(large)]
+        return sum(are_new([*trials, trial(30, config)])[-1] for config in proposals(trials, 8))
+
+    assert share_new(1000.0) == 0
+    assert share_new(0.0) > 2
+
+
+def test_what_is_found_is_good_and_tried_once(dear: list[TrialResult]) -> None:
+    assert max(score(each.config) for each in dear) > 0.73
+    assert len({repr(sorted(each.config.items())) for each in dear}) == len(dear)
+    assert all(TOY.contains(each.config) for each in dear)
+
+
+def test_one_of_five_successive_proposals_has_a_new_generator(dear: list[TrialResult]) -> None:
+    new = are_new(dear)
+    assert all(any(new[at : at + NEW_WITHIN]) for at in range(len(new) - NEW_WITHIN + 1))
+
+
+def test_a_resumed_search_proposes_what_the_undisturbed_one_did(dear: list[TrialResult]) -> None:
+    for many in (5, 9, 33):
+        assert sampler().propose(many, dear[:many]) == dear[many].config
+    assert sampler(seed=1).propose(20, dear[:20]) != dear[20].config
+
+
+def proposals(trials: list[TrialResult], many: int = 6, **given: object) -> list[Assignment]:
+    """What would be proposed next, by seed."""
+    return [sampler(seed, **given).propose(len(trials), trials) or {} for seed in range(many)]
+
+
+def test_a_generator_that_is_being_trained_is_left_alone_until_it_is_there() -> None:
+    best: Assignment = {
+        "mixer.name": "genmix", "generator.name": "egan", "generator.gamma": 0.001, "mixer.genmix_alpha": 0.3,
+        "synthetic.ratio": 1.0, "affine": True,
+    }  # fmt: skip
+    digest = generator_of(best, QUICK)
+    far = [each.config for each in drawn(60) if float(each.config.get("generator.gamma", 0.0)) > 0.02][:12]
+    before = [trial(number, config) for number, config in enumerate(far[:9])]
+    after = [trial(number, config) for number, config in enumerate(far[9:], start=10)]
+
+    def uses(state: State, folds: int) -> int:
+        proposed = proposals([*before, trial(9, best, state=state, folds=folds), *after])
+        return sum(generator_of(each, QUICK) == digest for each in proposed)
+
+    assert uses("completed", 3) > 2
+    assert uses("unfinished", 2) == 0
+    assert uses("unfinished", 3) > 0
+
+
+def test_where_every_generator_is_being_trained_one_is_used_all_the_same() -> None:
+    space = TOY.fix("generator.name", "egan")[0].fix("generator.gamma", "0.01")[0].fix("mixer.name", "genmix")[0]
+    configs = [space.sample(random.Random(number)) for number in range(13)]
+    trials = [trial(number, config, state="pruned", folds=2) for number, config in enumerate(configs[:12])]
+    trials += [trial(12, configs[12], state="unfinished", folds=0)]
+    elsewhere = trial(13, {"mixer.name": "mixup", "affine": True})
+    ours = ReuseProposer(space, seed=0, objectives=AUROC, budget=QUICK)
+    proposed = ours.propose(14, [*trials, elsewhere])
+    assert proposed is not None
+    assert space.contains(proposed)
+    assert proposed not in configs
+
+
+def due() -> list[TrialResult]:
+    """Trials after which a new generator is due."""
+    return [trial(number, {"mixer.name": "mixup", "affine": bool(number % 2)}) for number in range(40, 44)]
+
+
+def test_generators_that_diverged_are_not_used_again_and_neighbours_of_them_rarely() -> None:
+    trials = [
+        trial(number, each.config, state="failed", folds=0, error=DIVERGED) if is_low(each.config) else each
+        for number, each in enumerate(drawn(40))
+    ]
+    failed = {generator_of(each.config, QUICK) for each in trials if each.error}
+    proposed = [*proposals(trials), *proposals([*trials, *due()])]
+    assert not failed & {generator_of(each, QUICK) for each in proposed}
+    assert sum(map(is_low, proposed)) <= 1 < sum(map(is_low, proposals([*drawn(40), *due()])))
+
+
+def is_low(config: Assignment) -> bool:
+    return float(config.get("generator.gamma", 1.0)) < 0.01  # type: ignore[arg-type]
+
+
+def test_generators_that_copy_more_than_the_limit_are_not_used_again_and_neighbours_of_them_rarely() -> None:
+    trials = [
+        trial(number, each.config, rate=0.3 if is_low(each.config) else 0.0) for number, each in enumerate(drawn(40))
+    ]
+    copying = {generator_of(each.config, QUICK) for each in trials if is_low(each.config)}
+    assert not copying & {generator_of(each, QUICK) for each in proposals(trials, max_copy_rate=0.1)}
+    limited, free = (proposals([*trials, *due()], max_copy_rate=limit) for limit in (0.1, None))
+    assert sum(map(is_low, limited)) <= 1 < sum(map(is_low, free))
+
+
+def test_a_generator_is_unfit_that_diverged_before_any_fold_or_copies_on_average() -> None:
+    assert not Existing(config={}, has_failed=True).is_fit(None)
+    assert Existing(config={}, has_failed=True, trained={9: {0}}).is_fit(None)
+    assert not Existing(config={}, rates=[0.0, 0.3]).is_fit(0.1)
+    assert Existing(config={}, rates=[0.0, 0.3]).is_fit(None)
+
+
+def test_two_configurations_share_a_generator_where_what_its_training_depends_on_agrees() -> None:
+    models = PRESETS["genmix"]
+    space = replace(models, dimensions=tuple(each for each in models.dimensions if each.name != "generator.pretrained"))
+    space = space.without(space.dimension("generator.name"), "textual_inversion").narrowed()
+    configs = [space.sample(random.Random(number)) for number in range(40)]
+    moves = Moves(space)
+    configs += [moves.over(each, random.Random(number), like=configs[0]) for number, each in enumerate(configs)]
+    trained = [trial_config(each, QUICK) for each in configs]
+    slices = [
+        repr((each.preprocess, sorted(training_slice(each.generator).items())))
+        if isinstance(each.generator, TrainedConfig)
+        else None
+        for each in trained
+    ]
+    digests = [generator_of(each, QUICK) for each in configs]
+    assert len(set(slices)) == len(set(zip(slices, digests, strict=True))) == len(set(digests)) < len(digests)
+
+
+def test_length_and_sampling_make_no_other_generator_and_nonsense_has_none() -> None:
+    config: Assignment = {"mixer.name": "blend", "generator.name": "diffusion", "synthetic.ratio": 1.0}
+    same = {**config, "generator.steps": 7, "generator.guidance": 3.0, "affine": True}
+    assert generator_of(config, QUICK) == generator_of(same, QUICK) is not None
+    assert generator_of(config, QUICK) != generator_of({**config, "generator.width": 24}, QUICK)
+    assert generator_of(config, QUICK) != generator_of({**config, "preprocess.pixels": 64}, QUICK)
+    assert generator_of({"mixer.name": "real", "affine": True}, QUICK) is None
+    assert generator_of({**config, "generator.horns": 2}, QUICK) is None
+
+
+def test_more_steps_cost_the_difference_and_only_where_folds_are_done() -> None:
+    known = Existing(config={}, trained={100: {0, 1}, 50: {2}})
+    assert known.missing(100, {0, 1}) == 0
+    assert known.missing(200, {0, 1, 2, 3}) == pytest.approx((0.5 + 0.5 + 0.75 + 1) / 4)
+    assert known.missing(80, {0, 2}) == pytest.approx((1 + 0.375) / 2)
+
+
+def test_seconds_are_learnt_by_generator_and_downstream_settings() -> None:
+    columns = Columns.of(TOY)
+    seconds = {"egan": 40.0, "diffusion": 10.0}
+    measured = []
+    for each in drawn(60):
+        name = str(each.config.get("generator.name"))
+        known = {REST: 4.0 if each.config["affine"] else 1.0}
+        known |= {TRAINING: seconds[name]} if name in seconds else {}
+        measured.append(Measured(row=columns.row(each.config), seconds=known))
+    costs = Costs(columns, measured)
+    rows = np.stack([columns.row(TOY.complete({"generator.name": name, "affine": True})) for name in seconds])
+    assert costs.of(TRAINING, rows) == pytest.approx([40.0, 10.0], rel=0.1)
+    assert costs.of(REST, rows) == pytest.approx([4.0, 4.0], rel=0.1)
+    assert Costs(columns, []).of(TRAINING, rows).tolist() == [0.0, 0.0]
+
+
+def test_two_objectives_are_both_sought() -> None:
+    both = (*AUROC, Objective(name="other", maximize=True))
+    trials = drawn(30)
+    wanted = proposals(trials, 8, objectives=both)
+    alphas = [float(each.get("mixer.genmix_alpha", 0.01)) for each in wanted]
+    assert sum(0.15 < alpha < 0.7 for alpha in alphas) >= 2
+    assert sum(alpha > 1 for alpha in alphas) >= 2
+    assert wanted[:2] == proposals(trials, 2, objectives=both)
+
+
+def earlier(*, same: bool, offset: float = 0.0) -> list[EarlierTrial]:
+    return [
+        EarlierTrial(search="old", same_fidelity=same, trial=each)
+        for each in drawn(30, scores=lambda config: score(config) + offset)
+    ]
+
+
+def test_a_warm_start_leaves_out_the_start_and_proposes_good_configurations_at_once() -> None:
+    own = drawn(4)
+    cold = [score(each) for each in proposals(own, 5)]
+    for same in (True, False):
+        warm = proposals(own, 5, earlier=earlier(same=same, offset=0.0 if same else -0.3))
+        assert sum(map(score, warm)) > sum(cold) + 0.2
+    outside = [
+        EarlierTrial(search="old", same_fidelity=True, trial=trial(0, {"affine": True}, scores=lambda config: 0.9))
+    ]
+    assert proposals(own, 2, earlier=outside) == proposals(own, 2)
+
+
+def test_generators_of_an_earlier_search_of_the_same_fidelity_are_there_and_new_ones_are_due_all_the_same() -> None:
+    there = {generator_of(each.trial.config, QUICK) for each in earlier(same=True)} - {None}
+    for same in (True, False):
+        proposed: list[TrialResult] = []
+        ours = sampler(earlier=earlier(same=same))
+        for number in range(10):
+            proposed.append(trial(number, ours.propose(number, proposed) or {}))
+        new = [generator_of(each.config, QUICK) for each in proposed]
+        fresh = [
+            digest not in new[:at] and digest not in (there if same else {}) and bool(digest)
+            for at, digest in enumerate(new)
+        ]
+        assert all(any(fresh[at : at + NEW_WITHIN]) for at in range(len(fresh) - NEW_WITHIN + 1))
+        assert any(digest in there for digest in new) or not same
+
+
+def test_an_offset_between_fidelities_is_learnt() -> None:
+    columns = Columns.of(TOY)
+    pairs = [(each, 0) for each in drawn(12)] + [(each, 1) for each in drawn(40)]
+    rows = np.stack([np.append(columns.row(each.config), other) for each, other in pairs])
+    values = np.array([score(each.config) - 0.3 * other for each, other in pairs])
+    posterior = Posterior(kernel(columns, 1), rows, values, np.full(len(rows), 1e-6), tune=True)
+    ahead = [trial(number, TOY.sample(random.Random(number))) for number in range(12, 40)]
+    found, _ = posterior.at(np.stack([np.append(columns.row(each.config), 0) for each in ahead]))
+    assert np.abs(found - [score(each.config) for each in ahead]).mean() < 0.03
+
+
+def test_fold_effects_are_those_of_least_squares() -> None:
+    rng = np.random.default_rng(0)
+    true, effect = rng.normal(size=12), np.array([0.5, -0.2, 0.0, -0.3])
+    scores = true[:, None] + effect + 0.01 * rng.normal(size=(12, 4))
+    scores[6:, 2:] = np.nan
+    scores[0, 0] = np.nan
+    known = np.isfinite(scores)
+    at_trial, at_fold = np.nonzero(known)
+    design = np.zeros((known.sum() + 1, 16))
+    design[np.arange(known.sum()), at_trial] = 1
+    design[np.arange(known.sum()), 12 + at_fold] = 1
+    design[-1, 12:] = 1
+    fitted, *_ = np.linalg.lstsq(design, np.append(scores[known], 0.0), rcond=None)
+    found, variance = without_fold_effects(scores)
+    assert found == pytest.approx(fitted[:12], abs=1e-3)
+    left = scores[known] - design[:-1] @ fitted
+    assert variance == pytest.approx((left**2).sum() / (known.sum() - 15), rel=0.02)
+
+
+def test_expected_improvement_is_the_mean_of_what_exceeds_the_best() -> None:
+    draws = np.random.default_rng(0).normal(size=400_000)
+    for mean, std, best in ((0.1, 0.5, 0.3), (0.5, 0.1, 0.2), (0.0, 0.2, 0.3)):
+        found = expected_improvement(np.array([mean]), np.array([std]), best)[0]
+        assert found == pytest.approx(np.maximum(mean + std * draws - best, 0).mean(), rel=0.02)
+
+
+def test_the_worst_weighted_objective_counts_and_a_share_is_that_of_neighbours() -> None:
+    values = np.array([[1.0, 0.0], [0.6, 0.6], [0.0, 1.0]])
+    assert [int(np.argmax(chebyshev(values, np.array(w)))) for w in ([0.9, 0.1], [0.5, 0.5], [0.1, 0.9])] == [0, 1, 2]
+    rows, fine = np.array([[0.0]] * 9 + [[1.0]] * 9), np.array([0.0] * 9 + [1.0] * 9)
+    low, high = share_fine(rows, fine, np.array([[0.0], [1.0]]))
+    assert low < 0.1
+    assert high > 0.9
