@@ -107,8 +107,8 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         self._on_change = on_change
         self._on_step = on_step
         self.running: dict[str, str] = {}
-        best = rank(ledger.trials(), record)[:1]
-        self._leader = best[0].id if best else None
+        self._leader: str | None = None
+        self._drop_weights(*ledger.trial_ids())
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks to restore a run from them; here the ledger does that."""
@@ -142,13 +142,13 @@ class _Watch(tune.Callback):  # type: ignore[misc]
             StageStore(stages_folder(self._ledger)).evict(self._stage_limit)
             self._evicted_at = time.monotonic()
 
-    def _drop_weights(self, ended: str) -> None:
-        """Of the trial that has ended and of the one that led before it, keep the better one's."""
+    def _drop_weights(self, *trial_ids: str) -> None:
+        """Of trials that have ended, and of the one that led before, keep the best one's."""
         best = rank(self._ledger.trials(), self._record)[:1]
         leader = best[0].id if best else None
-        for trial_id in {ended, self._leader} - {leader, None}:
-            if self._ledger.trial(str(trial_id)).state != "unfinished":
-                shutil.rmtree(self._ledger.trial_folder(str(trial_id)) / WEIGHTS, ignore_errors=True)
+        for trial_id in {*trial_ids, self._leader or leader} - {leader, None}:
+            if trial_id is not None and self._ledger.trial(trial_id).state != "unfinished":
+                shutil.rmtree(self._ledger.trial_folder(trial_id) / WEIGHTS, ignore_errors=True)
         self._leader = leader
 
 

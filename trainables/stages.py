@@ -95,11 +95,19 @@ class StageStore:
         root: a folder that all processes of the search share.
         on_wait: called with the stage's name about ten times a second while another process computes it; may raise
             to give up waiting.
+        clock: what a stage's seconds are measured by.
     """
 
-    def __init__(self, root: Path, *, on_wait: Callable[[str], None] = lambda stage: None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        on_wait: Callable[[str], None] = lambda stage: None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._root = root
         self._on_wait = on_wait
+        self._clock = clock
         make_parts(root)
 
     def obtain(self, key: StageKey, compute: Callable[[Path], None], *, device: str) -> Stage:
@@ -193,14 +201,14 @@ class StageStore:
         diverged: DivergedError | None = None
         try:
             memory = _PeakMemory(device)
-            start = time.perf_counter()
+            start = self._clock()
             try:
                 compute(unfinished)
             except DivergedError as error:
                 diverged = error
                 for path in unfinished.iterdir():
                     path.unlink()
-            seconds, peak_bytes = time.perf_counter() - start, memory.bytes()
+            seconds, peak_bytes = self._clock() - start, memory.bytes()
             manifest = {
                 "key": asdict(key),
                 "seconds": seconds,

@@ -1,7 +1,8 @@
 """The recorded table on which searches are compared: its space, its file, and what a simulated search reads from it.
 
 It holds every configuration of ``TABLE_SPACE`` on chest X-rays under the budget ``quick``, on three patient-grouped
-folds of about 200 training images, twice; ``record_table`` has recorded it.
+folds of about 200 training images, twice; ``record_table`` has recorded it. Scores are real; the seconds of a stage are
+those that its kind was measured to cost once.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ TABLE_SPACE = Space(
         _choice("generator.augmentation", "ada", "diffaugment", under=("stylegan",)),
         _choice("generator.guidance", 1.0, 2.5, under=("diffusion",)),
         _choice("mixer.mixup_alpha", 0.05, 0.2, 1.0, under=("mixup",), parent="mixer.name"),
-        _choice("mixer.genmix_alpha", 0.1, 0.5, under=("genmix",), parent="mixer.name"),
+        _choice("mixer.genmix_alpha", 0.1, under=("genmix",), parent="mixer.name"),
         _choice("synthetic.ratio", 0.5, 1.5, under=("blend", "genmix"), parent="mixer.name"),
         _choice("affine", False, True),
     ),
@@ -85,16 +86,33 @@ class Table:
         return sum(defined) / len(defined) if len(defined) == FOLDS else None
 
 
-def pack(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Rows as they were recorded in less space: configurations, stages and their seconds each once."""
-    rows = list(rows)
+def kind_of(stage: str, config: Mapping[str, Value]) -> str:
+    """What a stage's cost depends on, as text: what is trained, or how much is mixed."""
+    own = ("mixer.name", "synthetic.ratio", "affine") if stage == "classifier" else ("generator.",)
+    if stage in ("preprocess", "extractor"):
+        own = ()
+    chosen = {name: value for name, value in config.items() if own and name.startswith(own)}
+    if stage == "generator":
+        chosen.pop("generator.guidance", None)
+    return f"{stage} {json.dumps(chosen, sort_keys=True)}"
+
+
+def pack(rows: Iterable[Mapping[str, Any]], times: Mapping[str, float]) -> dict[str, Any]:
+    """Rows as they were recorded in less space: configurations, stages and their seconds each once.
+
+    Args:
+        rows: evaluations; those of configurations outside the table's space are left out.
+        times: what a stage of each kind costs.
+    """
+    rows = [row for row in rows if TABLE_SPACE.contains(row["config"])]
     configs: dict[str, int] = {}
     stages: dict[tuple[str, str], tuple[int, float]] = {}
     packed = []
     for row in rows:
         config = configs.setdefault(json.dumps(row["config"]), len(configs))
         numbers = []
-        for name, key, seconds in row.get("stages", []):
+        for name, key, _ in row.get("stages", []):
+            seconds = times[kind_of(name, row["config"])]
             numbers.append(stages.setdefault((name, key), (len(stages), seconds))[0])
         ended = {"error": row["error"], "seconds": row["seconds"]} if "error" in row else {}
         scores = [row["scores"][name] for name in SCORES] if "scores" in row else None
@@ -143,9 +161,11 @@ def _training(config: Mapping[str, Value], fold: int) -> str:
     return f"failed {json.dumps(own, sort_keys=True)} {fold}"
 
 
-def write_table(rows: Iterable[Mapping[str, Any]], path: Path, *, largest: int = LARGEST) -> Path:
+def write_table(
+    rows: Iterable[Mapping[str, Any]], times: Mapping[str, float], path: Path, *, largest: int = LARGEST
+) -> Path:
     """Write a packed table, compressed where it has more than ``largest`` bytes. Returns: where."""
-    text = json.dumps(pack(rows), separators=(",", ":"))
+    text = json.dumps(pack(rows, times), separators=(",", ":"))
     path.parent.mkdir(parents=True, exist_ok=True)
     if len(text) <= largest:
         path.write_text(text + "\n", encoding="utf-8")

@@ -123,9 +123,22 @@ def test_result_json_holds_the_fidelity_of_folds_and_trials(copying: Ledger) -> 
 def test_only_the_leaders_weights_are_kept_and_a_copying_trial_leads_nothing(copying: Ledger) -> None:
     for trial in copying.trials():
         (copying.trial_folder(trial.id) / WEIGHTS).mkdir()
-    watch = _Watch(copying, copying.search(), on_change=lambda: None, on_step=lambda: None)
-    watch.on_trial_complete(0, [], SimpleNamespace(trial_id="x"))
-    assert [path.parent.name for path in copying.folder.glob(f"trials/*/{WEIGHTS}")] == ["t0001"]
+    nothing = {"stage_limit": None, "on_change": lambda: None, "on_step": lambda: None}
+    watch = _Watch(copying, copying.search(), **nothing)
+    assert kept_weights(copying) == ["t0001"]
+    for score in (0.5, 0.99):
+        trial_id = copying.add_trial({}, reference=None)
+        (copying.trial_folder(trial_id) / WEIGHTS).mkdir()
+        for number in range(copying.search().folds):
+            copying.record_fold(trial_id, fold(number, score))
+        assert trial_id in kept_weights(copying), "a trial that runs keeps its own"
+        copying.end_trial(trial_id, "completed")
+        watch.on_trial_complete(0, [], SimpleNamespace(trial_id="x", config={"trial": trial_id}))
+    assert kept_weights(copying) == [trial_id]
+
+
+def kept_weights(ledger: Ledger) -> list[str]:
+    return sorted(path.parent.name for path in ledger.folder.glob(f"trials/*/{WEIGHTS}"))
 
 
 def test_the_leaderboard_shows_kid_and_copy_rate_where_a_trial_has_them_within_160_columns(

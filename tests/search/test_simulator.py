@@ -25,7 +25,7 @@ from spaces.parameter import Choice, Value
 from spaces.presets import PRESETS
 from spaces.space import Assignment, Dimension, Space
 from spaces.space_file import space_from_yaml
-from tests.benchmarks.recorded_table import SCORES, load_table, write_table
+from tests.benchmarks.recorded_table import SCORES, kind_of, load_table, write_table
 from trainables import stages
 from trainables.leases import DEAD_AFTER
 from trainables.results import FoldResult, StageRecord, TrialResult
@@ -303,21 +303,23 @@ def test_equal_stages_of_drawn_trials_have_one_key_and_one_duration() -> None:
 def row(config: Assignment, fold: int, **more: object) -> dict[str, object]:
     scores = dict.fromkeys(SCORES, 0.5 + fold / 100)
     generator = str(config.get("generator.name"))
-    stages = [["generator", f"{generator}{fold}", 9.5], ["classifier", f"{sorted(config.items())}{fold}", 1.5]]
+    stages = [["generator", f"{generator}{fold}", 77.7], ["classifier", f"{sorted(config.items())}{fold}", 0.1]]
     return {"config": config, "fold": fold, "scores": scores, "copy_rate": 0.25, "stages": stages, **more}
 
 
 def test_a_recorded_table_is_read_as_it_was_recorded(tmp_path: Path) -> None:
     one: Assignment = {"mixer.name": "blend", "generator.name": "dcgan", "synthetic.ratio": 0.5, "affine": False}
     other: Assignment = {**one, "affine": True}
-    failing: Assignment = {**one, "generator.name": "egan", "generator.gamma": 0.1}
+    failing: Assignment = {**one, "generator.name": "egan", "generator.gamma": 0.1, "generator.survivors": 1}
     partly: Assignment = {**one, "synthetic.ratio": 1.5}
     rows = [row(config, fold) for config in (one, other) for fold in range(6)] + [row(partly, 0)]
     for fold in range(6):
         rows.append({"config": failing, "fold": fold, "error": "DivergedError: x", "seconds": 4.0})
+    seconds = {"generator": 9.5, "classifier": 1.5}
+    times = {kind_of(name, config): cost for name, cost in seconds.items() for config in (one, other, failing, partly)}
     for path in (tmp_path / "a" / "table.json", tmp_path / "b" / "table.json"):
         largest = 10 if path.parent.name == "b" else 10**6
-        written = write_table(rows, path, largest=largest)
+        written = write_table(rows, times, path, largest=largest)
         assert written.suffix == (".gz" if path.parent.name == "b" else ".json")
         table = load_table(path)
         assert table.configs == (one, other, failing)

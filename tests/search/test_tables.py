@@ -42,7 +42,7 @@ def ordered(tmp_path: Path) -> Ledger:
 
 
 def filled(ledger: Ledger) -> FilledTable:
-    found = fill_table(ledger.search(), ledger.trials())
+    found = fill_table(ledger.search(), ledger.trials(predictions=True))
     assert found is not None
     return found
 
@@ -246,7 +246,7 @@ def test_intervals_of_accuracy_and_f1_are_scikit_learns_scores_on_resampled_imag
 
 
 def test_the_interval_of_a_trial_holds_its_pooled_score(ordered: Ledger) -> None:
-    trial, record = ordered.trials()[0], ordered.search()
+    trial, record = ordered.trials(predictions=True)[0], ordered.search()
     found = score_intervals(trial, record)
     hits = [int(np.argmax(each.probabilities)) == each.label for fold in trial.folds for each in fold.predictions]
     assert set(found) == {
@@ -258,7 +258,7 @@ def test_the_interval_of_a_trial_holds_its_pooled_score(ordered: Ledger) -> None
 
 
 def test_a_patients_images_are_averaged_within_a_repeat_and_not_over_repeats(ordered: Ledger) -> None:
-    trial, record = ordered.trials()[0], ordered.search()
+    trial, record = ordered.trials(predictions=True)[0], ordered.search()
     again = [replace(fold, fold=fold.fold + len(trial.folds)) for fold in trial.folds]
     units = [
         (label, np.mean([each.probabilities[record.data.positive] for each in images]))
