@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             else:
                 print(json.dumps({"seconds": ARMS[options.block](Path(folder), trials)}))
         return
-    many = {arm: trials for arm in ARMS}
+    many = dict.fromkeys(ARMS, trials)
     if options.small:  # a trial of the function costs seconds
         many["bare_function"] = max(trials // 4, 1)
     found = report(measure(options.rounds or (2 if options.small else 3), many), many)

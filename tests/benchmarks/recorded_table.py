@@ -66,22 +66,21 @@ class Table:
     """A recorded table.
 
     Args:
-        recorded: evaluations by configuration and fold; the first ``FOLDS`` are those that searches see, the others
-            are of the second repeat.
+        recorded: evaluations by configuration and fold, of one repeat after the other.
         configs: every configuration that has all its evaluations.
     """
 
     recorded: Mapping[tuple[Identity, int], Evaluation]
     configs: tuple[Assignment, ...]
 
-    @property
-    def seen(self) -> TableWorkload:
-        """What searches see: the first repeat."""
-        return TableWorkload(self.recorded, folds=range(FOLDS))
+    def repeat(self, number: int) -> TableWorkload:
+        """One repeat (from 0), for a search to see."""
+        return TableWorkload(self.recorded, folds=range(FOLDS * number, FOLDS * (number + 1)))
 
-    def judged(self, config: Mapping[str, Value], metric: str) -> float | None:
-        """The mean of a score over the second repeat, which no search sees; None where it failed there."""
-        values = [self.recorded[identity(config), fold].scores.get(metric) for fold in range(FOLDS, FOLDS * REPEATS)]
+    def mean(self, config: Mapping[str, Value], metric: str, *, repeat: int) -> float | None:
+        """The mean of a score over the folds of one repeat; None where it failed there."""
+        found = self.repeat(repeat)
+        values = [found.evaluation(config, fold).scores.get(metric) for fold in range(FOLDS)]
         defined = [value for value in values if value is not None]
         return sum(defined) / len(defined) if len(defined) == FOLDS else None
 

@@ -323,16 +323,16 @@ def test_a_recorded_table_is_read_as_it_was_recorded(tmp_path: Path) -> None:
         assert written.suffix == (".gz" if path.parent.name == "b" else ".json")
         table = load_table(path)
         assert table.configs == (one, other, failing)
-        found = [table.seen.evaluation(config, 2) for config in (one, other)]
+        found = [table.repeat(0).evaluation(config, 2) for config in (one, other)]
         assert found[0].stages[0] == found[1].stages[0]
         assert found[0].stages[1].key != found[1].stages[1].key
         assert [(each.name, each.seconds) for each in found[0].stages] == [("generator", 9.5), ("classifier", 1.5)]
         assert found[0].scores == dict.fromkeys(SCORES, 0.52)
         assert found[0].fidelity == {"copy_rate": 0.25}
-        assert table.judged(one, "auroc") == pytest.approx(0.54)
-        broken = table.seen.evaluation(failing, 0)
+        assert table.mean(one, "auroc", repeat=1) == pytest.approx(0.54)
+        broken = table.repeat(0).evaluation(failing, 0)
         assert (broken.error, [each.seconds for each in broken.stages]) == ("DivergedError: x", [4.0])
-        assert table.judged(failing, "auroc") is None
+        assert table.mean(failing, "auroc", repeat=1) is None
 
 
 def test_the_cost_of_a_search_is_said_in_words_before_it_starts(tmp_path: Path) -> None:
