@@ -117,7 +117,8 @@ def _search(arguments: Sequence[str]) -> int:
         print(note)
     named = {assignment.partition("=")[0].strip() for assignment in given.set or ()}
     if given.describe:
-        print(describe_space(settings.space, settings.budget, missing=_missing(settings, named)), flush=True)
+        print(describe_space(settings.space, settings.budget, missing=_missing(settings, named)))
+        print(f"\n{_cost(settings)}", flush=True)
         return 0
     if PRETRAINED in named:
         fetch(settings.space)
@@ -132,6 +133,29 @@ def _search(arguments: Sequence[str]) -> int:
     if space.name in TABLES and not given.trials:
         settings = replace(settings, trials=configurations(space))
     return start_search(replace(settings, space=space))
+
+
+def _cost(settings: NewSearch) -> str:
+    """What the search would cost here; it is simulated, nothing is computed."""
+    from search.cost_estimate import estimate, known_durations
+
+    durations = known_durations(settings.storage, settings.budget)
+    if durations is None:
+        return f"What it costs is not known: nothing was measured under the budget {settings.budget.name} here yet."
+    protocol, resources = settings.protocol, settings.resources
+    cores = len(os.sched_getaffinity(0)) // (resources.cpus_per_trial or 1)
+    slots = resources.concurrency or min(settings.trials, cores)
+    return estimate(
+        settings.space,
+        settings.budget,
+        trials=settings.trials,
+        folds=protocol.folds * protocol.repeats,
+        concurrency=max(1, slots),
+        sampler=settings.sampler,
+        durations=durations,
+        sharing=settings.sharing,
+        seed=settings.seed,
+    ).in_words()
 
 
 def _missing(settings: NewSearch, named: set[str]) -> tuple[str, ...]:

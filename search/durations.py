@@ -83,13 +83,13 @@ def classifier_variant(config: TrialConfig) -> str:
 _GENERATOR_SECONDS: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
         "quick": {
-            "dcgan": 9.0,
-            "acgan": 9.0,
-            "wgan_gp": 9.0,
-            "egan": 12.0,
-            "dae_gan": 6.8,
-            "stylegan": 9.5,
-            "diffusion": 10.0,
+            "dcgan": 9.3,
+            "acgan": 10.0,
+            "wgan_gp": 7.0,
+            "egan": 13.1,
+            "dae_gan": 6.1,
+            "stylegan": 8.7,
+            "diffusion": 11.3,
         },
         "standard": {
             "dcgan": 56.0,
@@ -104,7 +104,7 @@ _GENERATOR_SECONDS: Mapping[str, Mapping[str, float]] = MappingProxyType(
 )
 """One training on one CPU core, 32 pixels: of the table of ``tests/benchmarks``, and of the README's ten minutes."""
 _CLASSIFIER_SECONDS: Mapping[str, float] = MappingProxyType(
-    {"real": 1.5, "mixup": 1.5, "cutmix": 1.6, "augmix": 4.5, "genmix": 1.6, "blend": 3.2}
+    {"real": 1.5, "mixup": 1.55, "cutmix": 1.6, "augmix": 4.5, "genmix": 1.5, "blend": 2.9}
 )
 """Twelve epochs over ``REFERENCE_IMAGES`` on one CPU core, small CNN, 32 pixels."""
 _REFERENCE_EPOCHS = 12
@@ -163,8 +163,8 @@ def _measured(root: Path, budget: Budget) -> Iterator[tuple[str, str, float]]:
             yield "generator", name, seconds * int(own.get("steps", key["position"])) / key["position"]
     for _, key, seconds in _manifests(root / "classifier"):
         own = {name.partition(".")[2]: value for name, value in budget.settings.items() if "classifier." in name}
-        if _agree(key["config"]["classifier"], own, ("name", "epochs", "batch_size")):
-            yield "classifier", key["config"]["mixer"]["name"], seconds
+        if _agree(key["config"]["classifier"], own, ("name", "batch_size")):
+            yield "classifier", key["config"]["mixer"]["name"], seconds * int(own["epochs"]) / key["position"]
 
 
 def _agree(config: Mapping[str, Any], own: Mapping[str, Value], names: tuple[str, ...]) -> bool:

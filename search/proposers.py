@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from search.draws import GridProposer, Proposer, RandomProposer
-from search.earlier import EarlierTrial
 from search.objectives import Objective
 from search.reuse import ReuseProposer
-from search.tpe import TpeProposer
+from search.sampling.draws import GridProposer, Proposer, RandomProposer
+from search.sampling.earlier import EarlierTrial
+from search.sampling.tpe import TpeProposer
 from spaces.budget import Budget
 from spaces.space import Space
 

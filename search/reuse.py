@@ -9,16 +9,16 @@ from typing import TypeAlias
 
 import numpy as np
 
-from search.columns import Columns, FloatArray
-from search.costs import DRAWING, REST, TRAINING, Costs, Measured
-from search.draws import untried
-from search.earlier import EarlierTrial
-from search.evidence import OWN, Piece, leading, piece_of
-from search.existing import Catalogue, Existing, Parts
-from search.model import TOLD_TRIALS, Model
-from search.moves import Moves
 from search.objectives import Objective
-from search.tpe import TpeProposer
+from search.sampling.columns import Columns, FloatArray
+from search.sampling.costs import DRAWING, REST, TRAINING, Costs, Measured
+from search.sampling.draws import untried
+from search.sampling.earlier import EarlierTrial
+from search.sampling.evidence import OWN, Piece, leading, piece_of
+from search.sampling.existing import Catalogue, Existing, Parts
+from search.sampling.model import TOLD_TRIALS, Model
+from search.sampling.moves import Moves
+from search.sampling.tpe import TpeProposer
 from spaces.budget import Budget
 from spaces.parameter import Value
 from spaces.space import Assignment, Space

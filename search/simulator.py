@@ -15,11 +15,11 @@ from collections import defaultdict
 from collections.abc import Generator, Mapping
 from typing import TypeAlias
 
-from search.simulation import Cluster, Doing, Event, Happening, Simulation, Span
-from search.virtual_driver import Driver, Plan
-from search.virtual_store import VirtualStore
-from search.virtual_time import Calendar, Steps
-from search.workload import Evaluation, PlannedStage
+from search.simulation.calendar import Calendar, Steps
+from search.simulation.course import Cluster, Doing, Event, Happening, Simulation, Span
+from search.simulation.driver import Driver, Plan
+from search.simulation.store import VirtualStore
+from search.simulation.workload import Evaluation, PlannedStage
 from trainables.fold_order import furthest_behind, next_fold
 from trainables.leases import DEAD_AFTER
 from trainables.results import FoldResult, StageRecord

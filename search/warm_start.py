@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.earlier import EarlierTrial
+from search.sampling.earlier import EarlierTrial
 from search.settings import SettingsError
 from search.storage import find_search
 from trainables.ledger import SearchRecord

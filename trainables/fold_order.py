@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
 
-from trainables.stages import StageStatus
-
+StageStatus: TypeAlias = Literal["finished", "busy", "free"]
+"""How far a stage is: there, being computed, or neither."""
 _READY: tuple[StageStatus, ...] = ("finished", "free", "busy")
 
 

@@ -21,9 +21,9 @@ from trainables.data.splits import FoldSplit
 from trainables.errors import FinalTrialError
 from trainables.fold import Environment
 from trainables.fold_keys import FoldKeys
-from trainables.fold_order import furthest_behind, next_fold
+from trainables.fold_order import StageStatus, furthest_behind, next_fold
 from trainables.ledger import SHARED, Ledger, SearchRecord
-from trainables.stages import StageStatus, StageStore
+from trainables.stages import StageStore
 
 _REPORT_EVERY = 1.0
 

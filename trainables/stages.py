@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 
@@ -28,6 +28,7 @@ from spaces.space import digest_of
 from trainables import stage_space
 from trainables.errors import DivergedError
 from trainables.files import write_json
+from trainables.fold_order import StageStatus
 from trainables.leases import Lease, held
 from trainables.results import StageRecord
 from trainables.stage_checkpoints import StageCheckpoints
@@ -42,8 +43,6 @@ from trainables.stage_files import (
 )
 from trainables.stage_space import Evicted
 
-StageStatus: TypeAlias = Literal["finished", "busy", "free"]
-"""How far a stage is: there, being computed, or neither."""
 _POLL_SECONDS = 0.1
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from search.objectives import Objective
-from search.simulation import Cluster, Simulation
+from search.simulation.course import Cluster, Simulation
+from search.simulation.driver import Plan
+from search.simulation.workload import GENERATOR, Evaluation, PlannedStage, identity
 from search.simulator import simulate
-from search.virtual_driver import Plan
-from search.workload import GENERATOR, Evaluation, PlannedStage, identity
 from spaces.parameter import Value
 from spaces.space import Assignment
 from trainables.results import TrialResult

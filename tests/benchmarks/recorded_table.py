@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.workload import Evaluation, Identity, PlannedStage, TableWorkload, identity
+from search.simulation.workload import Evaluation, Identity, PlannedStage, TableWorkload, identity
 from spaces.parameter import Choice, Value
 from spaces.space import Assignment, Dimension, Space, When
 

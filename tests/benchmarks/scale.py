@@ -39,10 +39,10 @@ if __name__ == "__main__":
 
 from search.durations import Durations, reference_durations
 from search.objectives import Objective
-from search.simulation import Cluster, Simulation
+from search.simulation.course import Cluster, Simulation
+from search.simulation.driver import Plan
+from search.simulation.workload import DrawnWorkload
 from search.simulator import simulate
-from search.virtual_driver import Plan
-from search.workload import DrawnWorkload
 from spaces.budget import budget_named
 from spaces.space import Space
 

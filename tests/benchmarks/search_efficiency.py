@@ -48,13 +48,13 @@ import numpy.typing as npt
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-from search.asha_rule import AshaRule
 from search.objectives import Objective
 from search.proposers import build_proposer
 from search.racing import Racing
-from search.simulation import Cluster, Stops
+from search.simulation.asha_rule import AshaRule
+from search.simulation.course import Cluster, Stops
+from search.simulation.driver import Plan
 from search.simulator import simulate
-from search.virtual_driver import Plan
 from spaces.budget import budget_named
 from spaces.parameter import Value
 from tests.benchmarks.recorded_table import BUDGET, FOLDS, REPEATS, SCORES, TABLE, TABLE_SPACE, Table, load_table

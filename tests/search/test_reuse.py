@@ -10,14 +10,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from search.columns import Columns
-from search.costs import REST, TRAINING, Costs, Measured
-from search.earlier import EarlierTrial
-from search.existing import Existing, generator_of
-from search.moves import Moves
 from search.objectives import Objective
 from search.reuse import NEW_WITHIN, ReuseProposer
-from search.surrogate import Posterior, chebyshev, expected_improvement, kernel, share_fine, without_fold_effects
+from search.sampling.columns import Columns
+from search.sampling.costs import REST, TRAINING, Costs, Measured
+from search.sampling.earlier import EarlierTrial
+from search.sampling.existing import Existing, generator_of
+from search.sampling.moves import Moves
+from search.sampling.surrogate import (
+    Posterior,
+    chebyshev,
+    expected_improvement,
+    kernel,
+    share_fine,
+    without_fold_effects,
+)
 from spaces.budget import budget_named
 from spaces.config import trial_config
 from spaces.generators import TrainedConfig

@@ -14,13 +14,13 @@ from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from search.draws import GRID_POINTS, STARTUP_TRIALS, GridProposer, Proposer
-from search.earlier import EarlierTrial
 from search.objectives import Objective
 from search.proposers import build_proposer
 from search.sampler import LedgerSearcher
+from search.sampling.draws import GRID_POINTS, STARTUP_TRIALS, GridProposer, Proposer
+from search.sampling.earlier import EarlierTrial
+from search.sampling.tpe import TOLD_TRIALS, TpeProposer
 from search.schedulers import FoldAsha
-from search.tpe import TOLD_TRIALS, TpeProposer
 from spaces.budget import budget_named
 from spaces.generators import GENERATORS
 from spaces.parameter import Choice

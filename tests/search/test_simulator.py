@@ -11,15 +11,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from search.asha_rule import AshaRule
 from search.cost_estimate import estimate, known_durations
 from search.durations import reference_durations
 from search.objectives import Objective, trial_value
 from search.racing import Racing
-from search.simulation import Cluster, Event, Happening, Simulation
+from search.simulation.asha_rule import AshaRule
+from search.simulation.course import Cluster, Event, Happening, Simulation
+from search.simulation.driver import Plan
+from search.simulation.workload import DrawnWorkload, Evaluation, PlannedStage
 from search.simulator import POLL_SECONDS, simulate
-from search.virtual_driver import Plan
-from search.workload import DrawnWorkload, Evaluation, PlannedStage
 from spaces.budget import budget_named
 from spaces.parameter import Choice, Value
 from spaces.presets import PRESETS
@@ -343,11 +343,11 @@ def test_the_cost_of_a_search_is_said_in_words_before_it_starts(tmp_path: Path) 
     for number, (stage, config) in enumerate(
         [("preprocess", {"pixels": 32}), ("preprocess", {"pixels": 80}), ("classifier", {"pixels": 32})]
     ):
-        classifier = {"name": "small_cnn", "epochs": 12, "batch_size": 32}
-        key = {"config": {**config, "mixer": {"name": "real"}, "classifier": classifier}}
+        classifier = {"name": "small_cnn", "batch_size": 32}
+        key = {"config": {**config, "mixer": {"name": "real"}, "classifier": classifier}, "position": 6}
         folder = stages / stage / str(number)
         folder.mkdir(parents=True)
-        seconds = {"preprocess": 4.0, "classifier": 100.0}[stage]
+        seconds = {"preprocess": 4.0, "classifier": 50.0}[stage]  # six epochs of twelve
         (folder / "stage.json").write_text(
             json.dumps({"key": {**key, "inputs": []}, "seconds": seconds, "failed": None})
         )
@@ -357,12 +357,12 @@ def test_the_cost_of_a_search_is_said_in_words_before_it_starts(tmp_path: Path) 
     assert known is not None
     assert known.measured == 2
     found = estimate(space, budget, trials=4, folds=3, concurrency=2, sampler="random", durations=known)
-    # none, affine and mixup at 1.5 s are references, GenMix trains a DCGAN; each fold is preprocessed once
-    assert found.compute_seconds == pytest.approx(3 * (4 + 100 + 100 + 1.5 + 9 + 0.06 + 0.8 + 0.8 + 1.6))
+    # none, affine and mixup at 1.55 s are references, GenMix trains a DCGAN; each fold is preprocessed once
+    assert found.compute_seconds == pytest.approx(3 * (4 + 100 + 100 + 1.55 + 9.3 + 0.06 + 0.8 + 0.8 + 1.5))
     assert found.unshared_seconds == pytest.approx(found.compute_seconds + 3 * 3 * 4)
-    # two slots compute the folds of "none" and "affine" side by side, then one of them GenMix: 3 x 104 + 3 x 12.3 - 4
+    # two slots compute the folds of "none" and "affine" side by side, then one of them GenMix: 3 x 104 + 3 x 12.5 - 4
     assert found.in_words() == (
-        "About 4 trials x 3 folds: 0:10:54 of compute (0:11:30 if no stage were shared), 0:05:45 on 2 slots, if no "
+        "About 4 trials x 3 folds: 0:10:55 of compute (0:11:31 if no stage were shared), 0:05:46 on 2 slots, if no "
         "trial is stopped early; from 2 stages measured in this storage."
     )
     assert known_durations(tmp_path / "none", budget_named("paper")) is None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainables.fold_order import furthest_behind, next_fold
-from trainables.stages import StageStatus
+from trainables.fold_order import StageStatus, furthest_behind, next_fold
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, Matern
 
-from search.columns import Columns, FloatArray
+from search.sampling.columns import Columns, FloatArray
 
 _ROUNDS = 20
 _LEAST_NOISE = 1e-3

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.gaussian_process.kernels import Kernel
 
-from search.columns import Columns, FloatArray
-from search.evidence import Piece, leading, values_of
 from search.objectives import Objective
-from search.surrogate import Posterior, expected_improvement, kernel, share_fine
+from search.sampling.columns import Columns, FloatArray
+from search.sampling.evidence import Piece, leading, values_of
+from search.sampling.surrogate import Posterior, expected_improvement, kernel, share_fine
 
 TOLD_TRIALS = 200
 """Of more trials the model is told the best and the latest."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from search.tpe import fails_again
+from search.sampling.tpe import fails_again
 from spaces.budget import Budget
 from spaces.config import BlendConfig, as_dict, trial_config
 from spaces.errors import ConfigError

@@ -16,10 +16,10 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.columns import ascending, told_as
-from search.draws import STARTUP_TRIALS, untried
-from search.earlier import EarlierTrial
 from search.objectives import Objective, fold_value, trial_value
+from search.sampling.columns import ascending, told_as
+from search.sampling.draws import STARTUP_TRIALS, untried
+from search.sampling.earlier import EarlierTrial
 from spaces.parameter import Choice, Float, Parameter, Value
 from spaces.space import Assignment, Dimension, Space
 from trainables.errors import DataError, FinalTrialError

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from search.objectives import Objective, trial_value
-from search.simulation import Progress, Proposes, Stops
-from search.workload import Evaluation, Workload
+from search.simulation.course import Progress, Proposes, Stops
+from search.simulation.workload import Evaluation, Workload
 from spaces.parameter import Value
 from trainables.results import FoldResult, TrialResult, TrialState
 

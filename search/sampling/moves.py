@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from search.columns import ascending, unit
+from search.sampling.columns import ascending, unit
 from spaces.generators import GENERATORS, TrainedConfig
 from spaces.parameter import Choice, Float, Parameter, Value
 from spaces.space import GENERATOR_NAME, Assignment, Dimension, Space

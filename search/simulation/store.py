@@ -12,13 +12,10 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from search.workload import PlannedStage
+from search.simulation.workload import PlannedStage
+from trainables.fold_order import StageStatus
 from trainables.leases import BEAT_EVERY, Lease
-
-if TYPE_CHECKING:
-    from trainables.stages import StageStatus
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
 

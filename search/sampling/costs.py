@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.columns import Columns, FloatArray
+from search.sampling.columns import Columns, FloatArray
 from trainables.results import TrialResult
 
 TRAINING, DRAWING, REST = "training", "drawing", "rest"

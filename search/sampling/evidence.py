@@ -8,11 +8,11 @@ from statistics import fmean
 
 import numpy as np
 
-from search.columns import FloatArray
-from search.costs import seconds_of
 from search.objectives import Objective, fold_value
-from search.surrogate import chebyshev, without_fold_effects
-from search.tpe import fails_again
+from search.sampling.columns import FloatArray
+from search.sampling.costs import seconds_of
+from search.sampling.surrogate import chebyshev, without_fold_effects
+from search.sampling.tpe import fails_again
 from trainables.results import TrialResult
 
 OWN = ""
