@@ -54,8 +54,7 @@ def best_first(search: SearchRecord, trials: Sequence[TrialResult]) -> list[Tria
 
 def mean_score(search: SearchRecord, trial: TrialResult) -> float | None:
     """A trial's mean of the search's metric, None where it is undefined."""
-    summary = trial.scores.get(search.metric)
-    return None if summary is None else summary.mean
+    return trial.score(search.metric).mean
 
 
 def search_note(search: SearchRecord, trials: Sequence[TrialResult], *, state: str) -> str:
@@ -66,7 +65,7 @@ def search_note(search: SearchRecord, trials: Sequence[TrialResult], *, state: s
         some = any(trial.state == "completed" for trial in trials)
         none_yet = "No completed trial can be the best." if some else "No trial is completed yet."
         return "\n".join((*lines, none_yet))
-    summary = best.scores[search.metric]
+    summary = best.score(search.metric)
     spread = "" if summary.std is None else f" (standard deviation over folds {summary.std:.3f})"
     lines += [f"Best so far by {search.metric}: **{trial_name(best)}**, mean {summary.mean:.3f}{spread}.", ""]
     lines += ["| setting | value |", "|---|---|"]

@@ -74,6 +74,8 @@ class Projector:
         self._hurry = False
         self._without_pictures = 0
         self._files_due = False
+        self._complete: set[str] = set()
+        self._course = 0
         self._idle = {each.id: self._trace(each) for each in ledger.trials() if each.state == "unfinished"}
 
     @property
@@ -142,6 +144,8 @@ class Projector:
         """Forget what the server has: after an error nobody knows which of the calls arrived."""
         self._remote = None
         self._written = None
+        self._complete.clear()
+        self._course = 0
 
     def _write(self, search: SearchRecord, trials: Sequence[TrialResult], pictures: int | None) -> int:
         assert self._client is not None  # noqa: S101 - opened by _reach
@@ -157,7 +161,8 @@ class Projector:
         for trial in trials:
             if self._left_off():
                 return self._without_pictures
-            self._write_trial(remote, search, trial)
+            if trial.id not in self._complete:
+                self._write_trial(remote, search, trial)
         self._end_strays(remote, {trial.id for trial in trials})
         if self._of_search:
             self._write_search(run, search, trials)
@@ -190,15 +195,24 @@ class Projector:
                 tags[names.STATE] = standing
             run = remote.create_run(name, tags, created=trial.created)
             remote.trials[trial.id] = run
-        if not run.has_parameters:
-            run.log(parameters=records.parameters(trial))
-        for fold in trial.folds:
-            if fold.fold not in run.folds:
-                records.log_fold(run, trial, fold)
-        if standing != run.state:
-            run.log(records.summary(trial), tags=records.ending(search, trial, standing))
-            run.state = standing
+        self._log_trial(run, search, trial, standing)
         self._set_status(run, trial)
+        if trial.state != "unfinished":
+            self._complete.add(trial.id)
+
+    def _log_trial(self, run: RemoteRun, search: SearchRecord, trial: TrialResult, standing: str) -> None:
+        """Log in one call what the run lacks."""
+        parameters = [] if run.has_parameters else records.parameters(trial)
+        new = [fold for fold in trial.folds if fold.fold not in run.folds]
+        metrics = [metric for fold in new for metric in records.fold_metrics(trial, fold)]
+        folds = run.folds | {fold.fold for fold in new}
+        tags = {names.FOLDS_LOGGED: ",".join(map(str, sorted(folds)))} if new else {}
+        if standing != run.state:
+            metrics += records.summary(trial)
+            tags |= records.ending(search, trial, standing)
+        if metrics or parameters or tags:
+            run.log(metrics, parameters=parameters, tags=tags)
+        run.folds, run.state = folds, standing
 
     def _introduction(self, remote: Remote, search: SearchRecord, trial: TrialResult) -> tuple[str, dict[str, str]]:
         """The name and the tags that a trial's run begins with."""
@@ -254,7 +268,8 @@ class Projector:
         state = _SEARCH_STATE[self._ended]
         note = notes.search_note(search, trials, state=state)
         if note != run.note or state != run.state:
-            run.log(records.course(search, trials), tags={names.NOTE: note, names.STATE: state})
+            run.log(records.course(search, trials, after=self._course), tags={names.NOTE: note, names.STATE: state})
+            self._course = sum(each.ended is not None for each in trials)
             run.note, run.state = note, state
         run.set_status(self._ended or "RUNNING", ended=records.milliseconds(self._clock()))
 
@@ -270,9 +285,13 @@ class Projector:
     def _write_pictures(
         self, remote: Remote, search: SearchRecord, trials: Sequence[TrialResult], limit: int | None
     ) -> int:
-        waiting = [(each, names.SHEET) for each in trials if each.folds]
-        waiting += [(each, names.MAP) for each in notes.best_first(search, trials) if has_map(self._map(each))]
-        waiting = [(each, tag) for each, tag in waiting if tag not in remote.trials[each.id].pictures]
+        lacking = {
+            tag: [each for each in trials if each.folds and tag not in remote.trials[each.id].pictures]
+            for tag in (names.SHEET, names.MAP)
+        }
+        with_map = [each for each in lacking[names.MAP] if has_map(self._map(each))]
+        waiting = [(each, names.SHEET) for each in lacking[names.SHEET]]
+        waiting += [(each, names.MAP) for each in notes.best_first(search, with_map)]
         now = waiting if limit is None else waiting[:limit]
         for trial, tag in now:
             run = remote.trials[trial.id]

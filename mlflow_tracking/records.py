@@ -8,7 +8,7 @@ from pathlib import Path
 from mlflow.entities import Metric, Param
 
 from mlflow_tracking import names, notes
-from mlflow_tracking.remote import RemoteRun, search_id
+from mlflow_tracking.remote import search_id
 from trainables.files import read_json
 from trainables.ledger import SearchRecord
 from trainables.metrics.catalogue import maximizes
@@ -62,15 +62,13 @@ def search_parameters(search: SearchRecord) -> list[Param]:
     return [Param(name, names.parameter_value(value)) for name, value in given.items()]
 
 
-def log_fold(run: RemoteRun, trial: TrialResult, fold: FoldResult) -> None:
-    """Log a fold in one call, at a time that follows from the record, so that a replay gives the same."""
+def fold_metrics(trial: TrialResult, fold: FoldResult) -> list[Metric]:
+    """A fold's scores at a time that follows from the record, so that a replay gives the same."""
     when = milliseconds(trial.created + (fold.fold + 1) * fold.seconds)
     fidelity = {names.fidelity(measure): value for measure, value in fold.fidelity.items()}
     values = {**fold.scores, **fidelity, names.SECONDS: fold.seconds}
     named = names.per_training if fold.locked else names.per_fold
-    metrics = [Metric(named(name), value, when, fold.fold) for name, value in values.items() if value is not None]
-    run.log(metrics, tags={names.FOLDS_LOGGED: ",".join(map(str, sorted({*run.folds, fold.fold})))})
-    run.folds.add(fold.fold)
+    return [Metric(named(name), value, when, fold.fold) for name, value in values.items() if value is not None]
 
 
 def summary(trial: TrialResult) -> list[Metric]:
@@ -109,8 +107,14 @@ def ending(search: SearchRecord, trial: TrialResult, standing: str) -> dict[str,
     return tags
 
 
-def course(search: SearchRecord, trials: Sequence[TrialResult]) -> list[Metric]:
-    """The search's course: after each trial that ended, how many ended how, and the best score so far."""
+def course(search: SearchRecord, trials: Sequence[TrialResult], *, after: int = 0) -> list[Metric]:
+    """The search's course: after each trial that ended, how many ended how, and the best score so far.
+
+    Args:
+        search: the search.
+        trials: all of it.
+        after: leave out the first so many steps.
+    """
     metrics: list[Metric] = []
     counts = dict.fromkeys((names.TRIALS_COMPLETED, names.TRIALS_PRUNED, names.TRIALS_FAILED), 0)
     best: float | None = None
@@ -122,6 +126,8 @@ def course(search: SearchRecord, trials: Sequence[TrialResult]) -> list[Metric]:
         mean = notes.completed_mean(search, trial)
         if mean is not None:
             best = mean if best is None else better(best, mean)
+        if step <= after:
+            continue
         metrics += [Metric(name, float(count), when, step) for name, count in counts.items()]
         if best is not None:
             metrics.append(Metric(names.best(search.metric), best, when, step))

@@ -8,12 +8,12 @@ from typing import Any
 
 from search.pretrained import PRETRAINED, WEIGHTS
 from spaces.budget import Budget
-from spaces.config import check_space, settable_names, with_setting
+from spaces.config import check_space, known_names, settable_names, with_generator_setting, with_setting
 from spaces.errors import SpaceError, nearest
 from spaces.generators import SCRATCH
 from spaces.paper_table import adapted, with_pipeline
 from spaces.presets import PRESETS, TABLES
-from spaces.space import Space
+from spaces.space import GENERATOR_NAME, Space
 from spaces.space_file import space_from_yaml
 
 
@@ -51,6 +51,9 @@ def chosen_space(name: str, fixed: Sequence[str], budget: Budget) -> tuple[Space
 
 def _fix(space: Space, dimension: str, value: str, whole: Space) -> tuple[Space, tuple[str, ...]]:
     """Fix one dimension; a dimension that earlier options removed is told from one that never was."""
+    of_generator = dimension.startswith("generator.") and dimension in known_names()
+    if of_generator and dimension not in space.names and GENERATOR_NAME in space.names:
+        return with_generator_setting(space, dimension, value), ()
     if dimension in whole.names and dimension not in space.names:
         raise SpaceError(
             f"--set {dimension}={value} names a dimension that does not exist under the --set options before it; "

@@ -11,7 +11,7 @@ from dataclasses import replace
 from search.chosen_space import absolute, chosen_space
 from search.flags import DEFAULT_TRACKING_URI, SAMPLERS, SCHEDULERS, confirm_parser, search_parser, show_parser
 from search.pretrained import PRETRAINED, WEIGHTS, fetch, fetch_weights, leave_missing, leave_missing_weights
-from search.settings import NewSearch, Resources, Resumption, SettingsError, check_name
+from search.settings import MOST_AT_ONCE, NewSearch, Resources, Resumption, SettingsError, check_name
 from spaces.budget import Budget, budget_named
 from spaces.config import PATIENCE, stops_early
 from spaces.describe import describe_space, list_spaces
@@ -140,11 +140,13 @@ def _cost(settings: NewSearch) -> str:
     from search.cost_estimate import estimate, known_durations
 
     durations = known_durations(settings.storage, settings.budget)
+    if settings.protocol.kind == "sites":
+        return "What it costs depends on how many sites there are; without --leave-site-out it is said here."
     if durations is None:
         return f"What it costs is not known: nothing was measured under the budget {settings.budget.name} here yet."
     protocol, resources = settings.protocol, settings.resources
     cores = len(os.sched_getaffinity(0)) // (resources.cpus_per_trial or 1)
-    slots = resources.concurrency or min(settings.trials, cores)
+    slots = resources.concurrency or min(settings.trials, cores, MOST_AT_ONCE)
     return estimate(
         settings.space,
         settings.budget,
@@ -200,6 +202,7 @@ def _new_search(given: argparse.Namespace) -> tuple[NewSearch, list[str]]:
     budget = budget_named(given.budget or "quick")
     space, notes = chosen_space(given.space or "genmix", given.set or [], budget)
     table = TABLES.get(space.name)
+    sampler = "tpe" if given.no_sharing else "reuse"
     metrics = _metrics(given.metric or (table.metric if table else "balanced_accuracy"))
     settings = NewSearch(
         space=space,
@@ -219,7 +222,7 @@ def _new_search(given: argparse.Namespace) -> tuple[NewSearch, list[str]]:
         seed=given.seed or 0,
         metric=metrics[0],
         further_metrics=metrics[1:],
-        sampler=_one_of("--sampler", given.sampler or (table.sampler if table else "reuse"), SAMPLERS),
+        sampler=_one_of("--sampler", given.sampler or (table.sampler if table else sampler), SAMPLERS),
         scheduler=_one_of("--scheduler", given.scheduler or (table.scheduler if table else "racing"), SCHEDULERS),
         warm_start=tuple(check_name(name) for name in dict.fromkeys(given.warm_start or ())),
         sharing=not given.no_sharing,
@@ -232,6 +235,20 @@ def _new_search(given: argparse.Namespace) -> tuple[NewSearch, list[str]]:
     for flag, value in {"--labels": settings.labels, "--split-file": settings.split_file}.items():
         if value is not None and settings.data is None:
             raise SettingsError(f"{flag} was given without --data; name the folder of images with --data.")
+    if settings.warm_start and settings.sampler not in ("reuse", "tpe"):
+        raise SettingsError(
+            f"--warm-start was given with the sampler '{settings.sampler}', which learns from no trial; use --sampler "
+            f"reuse or tpe, or leave it out."
+        )
+    if settings.further_metrics and settings.scheduler == "asha":
+        raise SettingsError(
+            f"--scheduler asha compares trials by one score, and --metric names {1 + len(settings.further_metrics)}; "
+            f"use racing or fifo."
+        )
+    if not settings.sharing and settings.sampler == "reuse":
+        raise SettingsError(
+            "--no-sharing leaves the sampler 'reuse' nothing to reuse; use --sampler tpe, random or grid with it."
+        )
     if settings.split_file is not None and settings.lock_test is not None:
         raise SettingsError(
             "--lock-test and --split-file were both given; the part 'test' of the file is locked. Leave one out."
@@ -286,5 +303,8 @@ def _metrics(text: str) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise SettingsError(f"--metric {text} names a score twice; name each once.")
     if names[0] == SECONDS:
-        raise SettingsError(f"--metric {text} begins with what trials cost; name the score to improve before it.")
+        raise SettingsError(
+            f"--metric {text} begins with what trials cost; name the score to improve before it, as in "
+            f"balanced_accuracy,{SECONDS}."
+        )
     return names

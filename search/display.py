@@ -82,7 +82,7 @@ class Display:
             if trial.state == "unfinished" or trial.id in self._announced:
                 continue
             self._announced.add(trial.id)
-            score = f"{self._record.metric} {format_score(trial.scores.get(self._record.metric))}"
+            score = f"{self._record.metric} {format_score(trial.score(self._record.metric))}"
             how = trial.error if trial.state == "failed" else score
             self.say(f"{trial.id} {trial.state}: {policy(trial.config, self._record.space)}: {how}")
 
@@ -99,7 +99,7 @@ class Display:
         ]
         ranked = rank(trials, self._record)
         if ranked:
-            best = format_score(ranked[0].scores[self._record.metric])
+            best = format_score(ranked[0].score(self._record.metric))
             words = policy(ranked[0].config, self._record.space)
             lines.append(f"best so far: {self._record.metric} {best}  {words} ({ranked[0].id})")
         return lines + [self._stage(trial_id) for trial_id in running]

@@ -164,11 +164,16 @@ def _measured(root: Path, budget: Budget) -> Iterator[tuple[str, str, float]]:
     for _, key, seconds in _manifests(root / "classifier"):
         own = {name.partition(".")[2]: value for name, value in budget.settings.items() if "classifier." in name}
         if _agree(key["config"]["classifier"], own, ("name", "batch_size")):
-            yield "classifier", key["config"]["mixer"]["name"], seconds * int(own["epochs"]) / key["position"]
+            yield "classifier", key["config"]["mixer"]["name"], seconds * int(own["epochs"]) / _epochs(key)
 
 
 def _agree(config: Mapping[str, Any], own: Mapping[str, Value], names: tuple[str, ...]) -> bool:
     return all(config.get(name) == own[name] for name in names if name in own)
+
+
+def _epochs(key: Mapping[str, Any]) -> int:
+    """How long a classifier was trained; earlier versions kept that among the settings."""
+    return int(key["position"] or key["config"]["classifier"]["epochs"])
 
 
 def _manifests(folder: Path) -> Iterator[tuple[str, Mapping[str, Any], float]]:

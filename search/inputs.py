@@ -19,7 +19,7 @@ from search.settings import NewSearch, SettingsError
 from search.storage import reserve
 from search.tuning import Allotment
 from search.verdict import LEVEL
-from search.warm_start import earlier_trials, in_words
+from search.warm_start import find_earlier, in_words, keep_earlier
 from spaces.errors import nearest
 from spaces.protocol import Protocol
 from trainables.data.cohort import Cohort
@@ -89,11 +89,12 @@ def prepare(settings: NewSearch, allotment: Allotment, console: Console) -> Ledg
         sharing=settings.sharing,
         warm_start=settings.warm_start,
     )
-    told = earlier_trials(settings.storage.resolve(), record)
+    told = find_earlier(settings.storage.resolve(), record)
     ledger = Ledger(reserve(settings.storage, settings.name, settings.space.name))
     record = replace(record, name=ledger.folder.name)
     if locked is not None:
         locked.write(ledger.folder)
+    keep_earlier(ledger, told)
     ledger.write_search(record)
     _introduce(console, record, cohort, locked)
     for sentence in in_words(told):

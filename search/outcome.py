@@ -185,12 +185,20 @@ def _summaries(scores: Mapping[str, Summary]) -> dict[str, dict[str, float | Non
     return {name: {"mean": summary.mean, "std": summary.std} for name, summary in scores.items()}
 
 
+def _trials(ledger: Ledger) -> list[TrialResult]:
+    """All trials; of those that were completed before intervals were recorded, with what these are computed from."""
+    return [
+        ledger.trial(trial.id, predictions=True) if trial.state == "completed" and not trial.intervals else trial
+        for trial in ledger.trials()
+    ]
+
+
 def write_outcome(ledger: Ledger, *, in_a_hurry: bool = False) -> None:
     """Write ``result.json``, a paper's table and, once a trial is complete, ``best.yaml`` into the search's folder.
 
     ``in_a_hurry`` leaves the table out, whose intervals take their time.
     """
-    record, trials = ledger.search(), ledger.trials()
+    record, trials = ledger.search(), _trials(ledger)
     verdict = ledger.folder / CONFIRMATION_FILE
     confirmation = {"confirmation": read_json(verdict) if verdict.exists() else None}
     filled = None if in_a_hurry else fill_table(record, trials)
@@ -208,7 +216,7 @@ def write_outcome(ledger: Ledger, *, in_a_hurry: bool = False) -> None:
 
 def print_outcome(console: Console, ledger: Ledger) -> None:
     """Print the leaderboard, what failed, and what the numbers may not be taken for."""
-    record, trials = ledger.search(), ledger.trials()
+    record, trials = ledger.search(), _trials(ledger)
     console.print(_leaderboard(record, trials))
     filled = fill_table(record, trials)
     if filled is not None:

@@ -14,6 +14,19 @@ HEADROOM = 1.3
 """Times what was measured a trial must have room for: pools of other sizes, the GPU context of its process."""
 
 
+_SIZES = (
+    "generator.name",
+    "generator.width",
+    "generator.batch_size",
+    "generator.latent_size",
+    "generator.survivors",
+    "generator.pretrained",
+    "classifier.name",
+    "classifier.batch_size",
+    "preprocess.pixels",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceClasses:
     """The two shares of a GPU that trials are given; both 0 on the CPU, equal where the user fixed one.
@@ -43,18 +56,15 @@ class ResourceClasses:
 
 
 def _peak_bytes(config: Mapping[str, Value], trials: Iterable[TrialResult]) -> int:
-    """The most that a stage of a trial with the same generator and classifier was measured to need; 0: none was."""
-    return max(
-        (
-            stage.peak_bytes
-            for trial in trials
-            if _networks(trial.config) == _networks(config)
-            for fold in trial.folds
-            for stage in fold.stages
-        ),
-        default=0,
-    )
+    """The most that a stage of a trial with networks of the same size needed; 0: not all of them were measured."""
+    peaks: dict[str, int] = {"classifier": 0, **({"generator": 0} if "generator.name" in config else {})}
+    for trial in trials:
+        if _sizes(trial.config) == _sizes(config):
+            for stage in (stage for fold in trial.folds for stage in fold.stages):
+                peaks[stage.name] = max(peaks.get(stage.name, 0), stage.peak_bytes)
+    return max(peaks.values()) if peaks["classifier"] and peaks.get("generator", 1) else 0
 
 
-def _networks(config: Mapping[str, Value]) -> tuple[Value | None, ...]:
-    return config.get("generator.name"), config.get("classifier.name")
+def _sizes(config: Mapping[str, Value]) -> tuple[Value | None, ...]:
+    """What memory depends on, as far as it may be searched; the rest is the budget's."""
+    return tuple(config.get(name) for name in _SIZES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -38,6 +38,8 @@ _TPE_EVERY = 4
 """How often TPE, which takes as long as all else, supplies a candidate."""
 _DRAWN, _NEAR, _BEST, _GENERATORS, _OVER = 16, 20, 8, 16, 4
 """Candidates: drawn from the space; near one of so many best trials; and over so many generators, so many settings."""
+_MOST_DRAWN = 500
+"""Draws from the space among which a new generator is looked for, where it is time for one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,8 +195,19 @@ class ReuseProposer:
         fit = [each for each in found.values() if self._is_allowed(each, scene)]
         free = [each for each in fit if not self._is_busy(each, scene)]
         new = [each for each in free if each.parts is not None and each.parts.generator not in scene.generators]
+        if self._is_time_for_a_new_one(scene) and not new:
+            new = self._drawn_new(scene, tried, rng)
         choices = [new if self._is_time_for_a_new_one(scene) else [], free, fit, list(found.values())]
         return next((each for each in choices if each), [])
+
+    def _drawn_new(self, scene: _Scene, tried: Set[_Key], rng: random.Random) -> list[_Candidate]:
+        """A draw with a generator that does not exist yet; nothing where so many draws have none."""
+        for _ in range(_MOST_DRAWN):
+            config = self._space.sample(rng)
+            parts = self._catalogue.parts(config)
+            if parts is not None and parts.generator not in scene.generators and _key(config) not in tried:
+                return [_Candidate(config=config, parts=parts, row=self._row(config))]
+        return []
 
     def _key_of(self, trial: TrialResult) -> _Key:
         if trial.id not in self._keys:

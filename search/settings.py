@@ -14,6 +14,10 @@ from spaces.space import Space
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+MOST_AT_ONCE = 8
+"""Trials at once on a machine without a GPU, however many cores it has, unless the user says otherwise."""
+
+
 class SettingsError(InputError):
     """A flag of the command line cannot be used as given."""
 

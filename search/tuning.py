@@ -8,7 +8,8 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,20 @@ from search.proposers import build_proposer
 from search.resource_classes import SHARE, ResourceClasses
 from search.sampler import LedgerSearcher
 from search.schedulers import build_scheduler, needs_fold_order
-from search.settings import Resources, SettingsError
-from search.warm_start import earlier_trials
+from search.settings import MOST_AT_ONCE, Resources, SettingsError
+from search.warm_start import kept_earlier
 from spaces.budget import budget_named
 from spaces.reference import reference_policies
 from trainables.ledger import Ledger, SearchRecord
 from trainables.results import TrialResult
-from trainables.session import stages_folder
+from trainables.session import OWN_STAGES, stages_folder
 from trainables.stages import StageStore
 from trainables.tune_trainable import CHECKPOINT_SECONDS, FOLDS_IN_ORDER, GPUS, TRIAL, WEIGHTS, FoldTrainable
 
-_MOST_AT_ONCE = 8
 _EVICT_EVERY = 30.0
-"""Seconds between two looks at how much room the stages take."""
+"""Seconds between two looks at how much room the stages take, at least."""
+_EVICT_SHARE = 20.0
+"""Times as long as a look takes, at least, no look is taken: with many stages each takes seconds."""
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 
 
@@ -71,7 +73,7 @@ def allot(resources: Resources, *, trials: int, threads: int | None = None) -> A
     gpus = _gpu_classes(resources.gpus_per_trial, devices)
     cpus = resources.cpus_per_trial or threads
     most = int(devices / gpus.share) if gpus.share > 0 else cores // (cpus or 1)
-    concurrency = resources.concurrency or max(1, min(most, trials, _MOST_AT_ONCE if not gpus.share else most))
+    concurrency = resources.concurrency or max(1, min(most, trials, MOST_AT_ONCE if not gpus.share else most))
     return Allotment(concurrency=concurrency, cpus=cpus or max(1, cores // concurrency), gpus=gpus)
 
 
@@ -101,14 +103,15 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         on_step: Callable[[], None],
     ) -> None:
         self._stage_limit = stage_limit
-        self._evicted_at = -_EVICT_EVERY
+        self._evict_at = 0.0
         self._ledger = ledger
         self._record = record
         self._on_change = on_change
         self._on_step = on_step
         self.running: dict[str, str] = {}
         self._leader: str | None = None
-        self._drop_weights(*ledger.trial_ids())
+        self._drop_files(*ledger.trial_ids())
+        self._evict()
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks to restore a run from them; here the ledger does that."""
@@ -128,28 +131,37 @@ class _Watch(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.running.pop(trial.trial_id, None)
-        self._drop_weights(trial.config[TRIAL])
+        self._drop_files(trial.config[TRIAL])
         self._evict()
         self._on_change()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.running.pop(trial.trial_id, None)
         self._ledger.end_trial(trial.config[TRIAL], "failed", error=_reason(trial.get_error()))
+        self._drop_files(trial.config[TRIAL])
         self._on_change()
 
     def _evict(self) -> None:
-        if self._stage_limit is not None and time.monotonic() - self._evicted_at >= _EVICT_EVERY:
+        """Make room, now and then; a storage that cannot be looked through now is looked through later."""
+        if self._stage_limit is None or time.monotonic() < self._evict_at:
+            return
+        start = time.monotonic()
+        with suppress(OSError):
             StageStore(stages_folder(self._ledger)).evict(self._stage_limit)
-            self._evicted_at = time.monotonic()
+        took = time.monotonic() - start
+        self._evict_at = time.monotonic() + max(_EVICT_EVERY, _EVICT_SHARE * took)
 
-    def _drop_weights(self, *trial_ids: str) -> None:
-        """Of trials that have ended, and of the one that led before, keep the best one's."""
+    def _drop_files(self, *trial_ids: str) -> None:
+        """Of trials that have ended, and of the one that led before, keep the best one's weights, and no own stages."""
         best = rank(self._ledger.trials(), self._record)[:1]
         leader = best[0].id if best else None
         for trial_id in {*trial_ids, self._leader or leader} - {leader, None}:
             if trial_id is not None and self._ledger.trial(trial_id).state != "unfinished":
                 shutil.rmtree(self._ledger.trial_folder(trial_id) / WEIGHTS, ignore_errors=True)
         self._leader = leader
+        for trial_id in () if self._record.sharing else trial_ids:
+            if self._ledger.trial(trial_id).state != "unfinished":
+                shutil.rmtree(self._ledger.trial_folder(trial_id) / OWN_STAGES, ignore_errors=True)
 
 
 def _reason(error: object) -> str:
@@ -225,9 +237,9 @@ class Tuning:
                 record.space,
                 seed=record.seed,
                 objectives=objectives_of(record),
-                budget=budget_named(record.budget),
+                budget=replace(budget_named(record.budget), folds=record.folds),
                 max_copy_rate=record.max_copy_rate,
-                earlier=earlier_trials(self._ledger.storage, record),
+                earlier=kept_earlier(self._ledger),
             ),
             references=reference_policies(record.space),
             wanted=record.trials,
@@ -332,6 +344,7 @@ def _set_environment() -> None:
     os.environ.update(
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
         TUNE_DISABLE_SIGINT_HANDLER="1",
+        TUNE_GLOBAL_CHECKPOINT_S="86400",
         TUNE_DISABLE_STRICT_METRIC_CHECKING="1",
         TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
         RAY_AIR_NEW_OUTPUT="0",

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from search.sampling.earlier import EarlierTrial
 from search.settings import SettingsError
 from search.storage import find_search
-from trainables.ledger import SearchRecord
+from trainables.files import read_json, write_json
+from trainables.ledger import Ledger, SearchRecord
+from trainables.metrics.interval import Interval
+from trainables.results import FoldResult, TrialResult
+
+_FILE = "warm_start.json"
 
 
-def earlier_trials(storage: Path, record: SearchRecord) -> list[EarlierTrial]:
-    """The ended trials of the searches that ``record`` names to start from, oldest search first.
+def find_earlier(storage: Path, record: SearchRecord) -> list[EarlierTrial]:
+    """The ended trials of the searches that ``record`` names to start from, in the order in which it names them.
 
-    Scores are of the same fidelity where budget, protocol and seed are the same, so that the folds are too.
+    Scores are of the same fidelity where budget, protocol, seed, diseased class and threads are the same, so that folds
+    and stages are too.
 
     Args:
         storage: the folder that all of them lie in.
@@ -44,8 +52,29 @@ def earlier_trials(storage: Path, record: SearchRecord) -> list[EarlierTrial]:
     return found
 
 
+def keep_earlier(ledger: Ledger, told: Sequence[EarlierTrial]) -> None:
+    """Write what a search is told into its own folder, so that it is told the same when it goes on."""
+    if not told:
+        return
+    write_json(ledger.folder / _FILE, [asdict(each) for each in told])
+
+
+def kept_earlier(ledger: Ledger) -> list[EarlierTrial]:
+    """What ``keep_earlier`` wrote; nothing where there is nothing."""
+    path = ledger.folder / _FILE
+    return [_read(each) for each in read_json(path)] if path.exists() else []
+
+
+def _read(data: dict[str, Any]) -> EarlierTrial:
+    trial = data["trial"]
+    folds = tuple(FoldResult.from_dict(fold) for fold in trial["folds"])
+    intervals = {name: Interval(**each) for name, each in trial["intervals"].items()}
+    return EarlierTrial(**{**data, "trial": TrialResult(**{**trial, "folds": folds, "intervals": intervals})})
+
+
 def _fidelity(record: SearchRecord) -> tuple[object, ...]:
-    return record.budget, record.protocol, record.seed, record.folds
+    shared = record.threads, record.sharing  # stages are found by other searches with these alone
+    return record.budget, record.protocol, record.seed, record.folds, record.data.positive, *shared
 
 
 def in_words(told: Sequence[EarlierTrial]) -> list[str]:

@@ -12,7 +12,7 @@ from spaces.budget import Budget
 from spaces.errors import ConfigError, SpaceError, nearest, require
 from spaces.generators import GENERATORS, SCRATCH, GeneratorConfig, NoGeneratorConfig
 from spaces.parameter import Choice, Value
-from spaces.space import Assignment, Dimension, Space, When, digest_of
+from spaces.space import GENERATOR_NAME, Assignment, Dimension, Space, When, digest_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,6 +323,9 @@ SETTABLE: Mapping[str, type[Any]] = {"preprocess": PreprocessConfig, "classifier
 PATIENCE = "classifier.patience"
 
 
+_FIXED = "fixed with --set"
+
+
 def settable_names() -> tuple[str, ...]:
     """The flat names that ``with_setting`` takes."""
     return tuple(f"{group}.{field.name}" for group, kind in SETTABLE.items() for field in dataclasses.fields(kind))
@@ -339,7 +342,42 @@ def with_setting(space: Space, name: str, text: str) -> Space:
     Raises: SpaceError if the text is no value of the setting's type; ``check_space`` checks its bounds.
     """
     group, _, field = name.partition(".")
-    kind = next(str(each.type) for each in dataclasses.fields(SETTABLE[group]) if each.name == field)
+    value = _read_setting(SETTABLE[group], field, text, name)
+    fixed = Dimension(parameter=Choice(name=name, options=(value,), default=value, meaning=_FIXED))
+    return replace(space, dimensions=(*space.dimensions, fixed))
+
+
+def with_generator_setting(space: Space, name: str, text: str) -> Space:
+    """The same space with a setting fixed for all its generators that have it, and that it does not search.
+
+    Args:
+        space: has no dimension of that name.
+        name: ``generator.`` and the name of a field.
+        text: the value, as on the command line.
+
+    Raises: SpaceError if no generator of the space has the setting, or the text is no value of its type.
+    """
+    field = name.partition(".")[2]
+    options = [value for each in space.dimensions if each.name == GENERATOR_NAME for value in _options(each)]
+    having = tuple(each for each in options if field in {one.name for one in dataclasses.fields(GENERATORS[str(each)])})
+    if not having:
+        raise SpaceError(
+            f"{name}={text} is a setting of none of this space's generators ({', '.join(map(str, options))}); choose "
+            f"another with --set {GENERATOR_NAME}=..., or leave it out."
+        )
+    value = _read_setting(GENERATORS[str(having[0])], field, text, name)
+    fixed = Choice(name=name, options=(value,), default=value, meaning=_FIXED)
+    found = Dimension(parameter=fixed, when=When(parent=GENERATOR_NAME, values=having))
+    return replace(space, dimensions=(*space.dimensions, found))
+
+
+def _options(dimension: Dimension) -> tuple[Value, ...]:
+    return dimension.parameter.options if isinstance(dimension.parameter, Choice) else ()
+
+
+def _read_setting(component: type[Any], field: str, text: str, name: str) -> Value:
+    """The value typed as ``text`` for a field of a configuration. Raises: SpaceError."""
+    kind = next(str(each.type) for each in dataclasses.fields(component) if each.name == field)
     words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
     readers: Mapping[str, Callable[[str], Value]] = {
         "bool": lambda word: words[word.lower()],
@@ -348,11 +386,9 @@ def with_setting(space: Space, name: str, text: str) -> Space:
         "str": str,
     }
     try:
-        value = readers[kind](text)
+        return readers[kind](text)
     except (KeyError, ValueError):
         raise SpaceError(f"{name}={text} is no {kind}; give a value such as its default.") from None
-    fixed = Dimension(parameter=Choice(name=name, options=(value,), default=value, meaning="fixed with --set"))
-    return replace(space, dimensions=(*space.dimensions, fixed))
 
 
 def stops_early(space: Space, budget: Budget) -> bool:

@@ -13,6 +13,15 @@ class RetryableTrialError(RuntimeError):
     """A trial failed for a reason that another attempt may not meet: out of memory, preemption, I/O."""
 
 
+_OF_MEMORY = ("out of memory", "alloc_failed", "can't allocate memory", "cannot allocate memory")
+"""In the messages of PyTorch, CUDA, cuBLAS and the system that say that memory is lacking."""
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether an error says that memory was lacking, on the GPU or the CPU."""
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _OF_MEMORY)
+
+
 class FinalTrialError(RuntimeError):
     """A trial failed and would fail again in the same way."""
 

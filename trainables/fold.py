@@ -198,23 +198,28 @@ class _Fold:
                 f"patients, '{leaked[0]}' the first; a stage that trains may see the training fold only."
             )
 
-    def _obtain(self, key: StageKey, compute: Callable[[Path], None]) -> Stage:
+    def _obtain(self, key: StageKey, compute: Callable[[Path], float | None]) -> Stage:
         self._environment.report(key.stage, 0, 0)
         stage = self._environment.store.obtain(key, compute, device=str(self._environment.device))
         if stage.record.key not in (record.key for record in self._records):
             self._records.append(stage.record)
         return stage
 
-    def _advance(self, begun: Trajectory, key: StageKey, *, on_step: OnStep = lambda done, total: None) -> None:
-        """Train to the stage's position, from the furthest state that the store has of its trajectory."""
+    def _advance(self, begun: Trajectory, key: StageKey, *, on_step: OnStep = lambda done, total: None) -> float:
+        """Train to the stage's position, from the furthest state that the store has of its trajectory.
+
+        Returns: the seconds that computing that state had taken.
+        """
         assert key.position is not None  # noqa: S101 - trainings have one
+        checkpoints = self._environment.store.checkpoints(key)
         advance(
             begun,
             key.position,
             on_step=on_step,
-            checkpoints=self._environment.store.checkpoints(key),
+            checkpoints=checkpoints,
             every=self._environment.checkpoint_seconds,
         )
+        return checkpoints.inherited
 
     def _preprocess(self) -> Stage:
         cohort, train, config = self._environment.cohort, self._split.train, self._config.preprocess
@@ -240,17 +245,20 @@ class _Fold:
     def _generator(self, real: ImageSet) -> Stage:
         config, environment, key = self._keys.trained, self._environment, self._keys.generator
 
-        def compute(folder: Path) -> None:
+        def compute(folder: Path) -> float:
             self._guard(real, "generator")
             untrained = generators.build(training_part(config))
             begun = untrained.begin(real, seed=key.seed, device=environment.device)
-            self._advance(begun, key, on_step=lambda done, total: environment.report("generator", done, total))
+            inherited = self._advance(
+                begun, key, on_step=lambda done, total: environment.report("generator", done, total)
+            )
             fitted, previews = begun.fitted(), begun.previews()
             save_file(fitted.state(), folder / "state.safetensors")
             write_json(folder / HISTORY, fitted.history)
             save_state(folder / TRAINING_FILE, begun.state())
             if previews is not None:
                 write_previews(folder, previews, real.classes)
+            return inherited
 
         return self._obtain(key, compute)
 
@@ -313,7 +321,7 @@ class _Fold:
         config, environment = self._config, self._environment
         key = self._keys.classifier(real.counts, synthetic.counts if synthetic else (), learnt_from)
 
-        def compute(folder: Path) -> None:
+        def compute(folder: Path) -> float:
             self._guard(real, "classifier")
             begun = training.begin_classifier(
                 config.classifier,
@@ -327,12 +335,13 @@ class _Fold:
                 device=environment.device,
                 on_batch=lambda done, total: environment.report("classifier", done, total),
             )
-            self._advance(begun, key)
+            inherited = self._advance(begun, key)
             fitted = begun.fitted()
             if classifiers.goes_on(config.classifier):
                 save_state(folder / TRAINING_FILE, begun.state())
             save_file(fitted.state(), folder / CLASSIFIER_STATE)
             write_json(folder / HISTORY, dict(fitted.history))
+            return inherited
 
         return self._obtain(key, compute)
 

@@ -8,6 +8,7 @@
     STORAGE/NAME/trials/ID/progress.json  what it is doing now (not part of the record; may be lost)
     STORAGE/NAME/trials/ID/feature_map/   what figures show of the training images (not part of the record)
     STORAGE/NAME/locked.json              the locked test set, if there is one
+    STORAGE/NAME/warm_start.json          trials of earlier searches that the sampler is told, if there are any
     STORAGE/NAME/confirm*/                confirmations: ledgers like this one
 
 A fold or state file, once written, is never written again.
@@ -114,7 +115,9 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._record: tuple[tuple[int, int, int], SearchRecord] | None = None
         self._known: set[str] = set()
+        self._finished: dict[tuple[str, int], FoldResult] = {}
         self._ended: dict[str, TrialResult] = {}
 
     @property
@@ -128,8 +131,13 @@ class Ledger:
         write_json(self.folder / "search.json", record.to_dict())
 
     def search(self) -> SearchRecord:
-        """The search's record."""
-        return SearchRecord.from_dict(read_json(self.folder / "search.json"))
+        """The search's record; read again only where its file has changed."""
+        path = self.folder / "search.json"
+        found = path.stat()
+        version = found.st_mtime_ns, found.st_size, found.st_ino
+        if self._record is None or self._record[0] != version:
+            self._record = version, SearchRecord.from_dict(read_json(path))
+        return self._record[1]
 
     def trial_folder(self, trial_id: str) -> Path:
         """Where a trial's files lie. Raises: ValueError on anything that is not a trial id."""
@@ -229,7 +237,7 @@ class Ledger:
         proposed = read_json(folder / "trial.json")
         end = read_json(folder / "state.json") if (folder / "state.json").exists() else {}
         numbers = sorted(int(path.stem.removeprefix("fold_")) for path in folder.glob("fold_*.json"))
-        folds = [self.fold(trial_id, number, predictions=predictions) for number in numbers]
+        folds = [self._fold(trial_id, number, predictions=predictions) for number in numbers]
         result = TrialResult(
             id=trial_id,
             config=proposed["config"],
@@ -243,7 +251,21 @@ class Ledger:
         )
         if result.state != "unfinished" and not predictions:
             self._ended[trial_id] = result
+            for number in numbers:
+                self._finished.pop((trial_id, number), None)
         return result
+
+    def _fold(self, trial_id: str, number: int, *, predictions: bool) -> FoldResult | None:
+        """A recorded fold; of a trial that goes on, kept in memory without predictions: it is never written again."""
+        if predictions:
+            return self.fold(trial_id, number, predictions=True)
+        key = trial_id, number
+        if key not in self._finished:
+            found = self.fold(trial_id, number)
+            if found is None:
+                return None
+            self._finished[key] = found
+        return self._finished[key]
 
     def trials(self, *, predictions: bool = False) -> list[TrialResult]:
         """All trials, in the order in which they were proposed; see ``trial``."""

@@ -113,10 +113,11 @@ def _summaries(rows: Sequence[Scores]) -> dict[str, Summary]:
 
 def _summary(values: list[float | None]) -> Summary:
     defined = [value for value in values if value is not None and math.isfinite(value)]
-    return Summary(
-        mean=statistics.fmean(defined) if defined else None,
-        std=statistics.stdev(defined) if len(defined) > 1 else None,
-    )
+    if not defined:
+        return Summary(mean=None, std=None)
+    mean = statistics.fmean(defined)
+    squares = math.fsum((value - mean) ** 2 for value in defined)
+    return Summary(mean=mean, std=math.sqrt(squares / (len(defined) - 1)) if len(defined) > 1 else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +145,10 @@ class TrialResult:
         """Every score's mean and standard deviation over the finished folds."""
         return summarise(self.folds)
 
+    def score(self, name: str) -> Summary:
+        """One score's mean and standard deviation over the finished folds."""
+        return _summary([fold.scores.get(name) for fold in self.folds if not fold.locked])
+
     @property
     def locked_scores(self) -> dict[str, Summary]:
         """Every score on the locked test set, summarised over the trainings for it; empty where there were none."""
@@ -157,10 +162,11 @@ class TrialResult:
     @property
     def copy_rate(self) -> float | None:
         """Mean share of the synthetic images that copy a training image; None without such images."""
-        summary = self.fidelity.get("copy_rate")
-        return summary.mean if summary else None
+        return _summary([fold.fidelity.get("copy_rate") for fold in self.folds]).mean
 
     def feasible(self, max_copy_rate: float | None) -> bool:
         """Whether the trial's copy rate, as far as it is defined, is within the search's limit (None: no limit)."""
+        if max_copy_rate is None:
+            return True
         rate = self.copy_rate
-        return max_copy_rate is None or rate is None or rate <= max_copy_rate
+        return rate is None or rate <= max_copy_rate

@@ -25,6 +25,8 @@ from trainables.fold_order import StageStatus, furthest_behind, next_fold
 from trainables.ledger import SHARED, Ledger, SearchRecord
 from trainables.stages import StageStore
 
+OWN_STAGES = "stages"
+"""In the folder of a trial, where stages are not shared: what it has computed so far."""
 _REPORT_EVERY = 1.0
 
 
@@ -72,7 +74,7 @@ class Session:
 
     def stages(self, trial_id: str) -> Path:
         """Where a trial finds and leaves stages: among those of all searches of the storage, or alone."""
-        return stages_folder(self.ledger) if self.record.sharing else self.ledger.trial_folder(trial_id) / "stages"
+        return stages_folder(self.ledger) if self.record.sharing else self.ledger.trial_folder(trial_id) / OWN_STAGES
 
     def next_fold(
         self, config: TrialConfig, finished: Collection[int], *, trial_id: str, in_order: bool = False

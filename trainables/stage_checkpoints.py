@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trainables.files import read_json
 from trainables.leases import own_process
-from trainables.stage_files import CHECKPOINT_SUFFIX, CHECKPOINTS, is_whole, touch
+from trainables.stage_files import CHECKPOINT_SUFFIX, CHECKPOINTS, MANIFEST, is_whole, touch
 
 TRAINING_FILE = "training.safetensors"
 """In the folder of a stage with a position: the state from which more steps go on."""
@@ -27,9 +29,23 @@ class StageCheckpoints:
         stage: the stage's name.
         trajectory: what all its positions share.
         digest: the key of the position that is computed.
+        clock: what its seconds are measured by, from now on.
+
+    ``inherited`` is what the state that ``latest`` gave had cost to compute, in seconds.
     """
 
-    def __init__(self, root: Path, *, stage: str, trajectory: str, digest: str) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        stage: str,
+        trajectory: str,
+        digest: str,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._clock = clock
+        self._began = clock()
+        self.inherited = 0.0
         self._stages = root / stage
         self._folder = root / CHECKPOINTS
         self._trajectory = trajectory
@@ -48,28 +64,45 @@ class StageCheckpoints:
                 if not is_whole(path):
                     continue
             with suppress(OSError, SafetensorError):
-                return load_file(path)
+                state = load_file(path)
+                self.inherited = _seconds(path)
+                return state
         return None
 
     def save(self, state: Mapping[str, Tensor]) -> None:
         """Keep a state, whose tensor ``done`` is its position, in place of the last one; atomic."""
-        save_state(self._own, state)
+        save_state(self._own, state, seconds=self.inherited + self._clock() - self._began)
 
     def clear(self) -> None:
         """Remove the state of this stage: it is finished."""
         self._own.unlink(missing_ok=True)
 
 
-def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write named tensors, among them ``done``, so that a reader sees the old file, or the whole new one."""
+def save_state(path: Path, state: Mapping[str, Tensor], *, seconds: float | None = None) -> None:
+    """Write named tensors, among them ``done``, so that a reader sees the old file, or the whole new one.
+
+    ``seconds`` is what computing them took; a finished stage has that in its manifest, and equal bytes without it.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.{own_process()}.tmp")
     try:
-        save_file(dict(state), temporary, metadata={"done": str(int(state["done"]))})
+        spent = {} if seconds is None else {"seconds": str(seconds)}
+        save_file(dict(state), temporary, metadata={"done": str(int(state["done"])), **spent})
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _seconds(path: Path) -> float:
+    """What a saved state had cost to compute; 0 where that is not on record."""
+    try:
+        if path.name == TRAINING_FILE:
+            return float(read_json(path.with_name(MANIFEST))["seconds"])
+        with safe_open(path, framework="pt") as file:
+            return float(file.metadata()["seconds"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return 0.0
 
 
 def _done(path: Path) -> int | None:

@@ -109,17 +109,18 @@ class StageStore:
         self._clock = clock
         make_parts(root)
 
-    def obtain(self, key: StageKey, compute: Callable[[Path], None], *, device: str) -> Stage:
+    def obtain(self, key: StageKey, compute: Callable[[Path], float | None], *, device: str) -> Stage:
         """Find a stage, or compute it, or wait until another process has.
 
         Args:
             key: identifies the stage.
-            compute: writes the stage's files into the empty folder it is given.
+            compute: writes the stage's files into the empty folder it is given; where it went on from the state of an
+                earlier computation it returns the seconds that this had taken.
             device: where it computes, for the record.
 
         Returns:
             The finished stage; ``record.reused`` says whether it had been computed before, ``record.seconds`` what
-            computing it cost, then or now.
+            computing it cost, then or now, with all that it went on from.
 
         Raises:
             DivergedError: as ``compute`` raises it, now or when the stage was first computed.
@@ -174,7 +175,9 @@ class StageStore:
 
     def checkpoints(self, key: StageKey) -> StageCheckpoints:
         """Where the training of a stage, whose key has a position, goes on from and is saved to."""
-        return StageCheckpoints(self._root, stage=key.stage, trajectory=key.trajectory, digest=key.digest)
+        return StageCheckpoints(
+            self._root, stage=key.stage, trajectory=key.trajectory, digest=key.digest, clock=self._clock
+        )
 
     def in_use(self) -> AbstractContextManager[None]:
         """Keep every stage that is obtained in the block from being evicted before its end."""
@@ -194,20 +197,20 @@ class StageStore:
     def _lease(self, key: StageKey) -> Lease:
         return Lease(lease_path(self._root, key.stage, key.digest))
 
-    def _compute(self, key: StageKey, compute: Callable[[Path], None], device: str) -> Stage:
+    def _compute(self, key: StageKey, compute: Callable[[Path], float | None], device: str) -> Stage:
         unfinished = new_unfinished(self._root)
         unfinished.mkdir()
         diverged: DivergedError | None = None
         try:
-            memory = _PeakMemory(device)
+            memory, inherited = _PeakMemory(device), 0.0
             start = self._clock()
             try:
-                compute(unfinished)
+                inherited = compute(unfinished) or 0.0
             except DivergedError as error:
                 diverged = error
                 for path in unfinished.iterdir():
                     path.unlink()
-            seconds, peak_bytes = self._clock() - start, memory.bytes()
+            seconds, peak_bytes = inherited + self._clock() - start, memory.bytes()
             manifest = {
                 "key": asdict(key),
                 "seconds": seconds,

@@ -15,7 +15,7 @@ from ray import tune
 
 from spaces.config import trial_config
 from trainables import feature_map
-from trainables.errors import RetryableTrialError
+from trainables.errors import RetryableTrialError, lacks_memory
 from trainables.feature_map import FeatureMap
 from trainables.pooled_intervals import score_intervals
 from trainables.results import FoldResult, summarise
@@ -50,6 +50,8 @@ class FoldTrainable(tune.Trainable):  # type: ignore[misc]
         self._session = Session.open(Path(config["search"]))
         use_threads(self._session.record.threads)
         self._take_up(config)
+        gc.collect()
+        gc.freeze()  # the libraries' objects stay: no collection between trials needs to look at them again
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Drop all of the last trial and take up another of the same search."""
@@ -67,18 +69,22 @@ class FoldTrainable(tune.Trainable):  # type: ignore[misc]
         trial = self._session.ledger.trial(self._trial_id)
         self._config, self._reference = trial.config, trial.reference
         self._recorded = list(trial.folds)
+        self._has_ended = trial.state != "unfinished"
         self._results: list[FoldResult] = []
 
     def step(self) -> dict[str, Any]:
         """Finish the next fold and report the running mean and standard deviation of the metric."""
+        if self._has_ended:
+            return {TRIAL: self._trial_id, "done": True}
         try:
             self._results.append(self._recorded.pop(0) if self._recorded else self._next())
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            return self._out_of_memory(f"{type(error).__name__}: {error}")
-        except OSError as error:
-            raise RetryableTrialError(f"{type(error).__name__}: {error}") from error
         except Exception as error:
-            return self._failed(f"{type(error).__name__}: {error}")
+            message = f"{type(error).__name__}: {error}"
+            if lacks_memory(error):
+                return self._out_of_memory(message)
+            if isinstance(error, OSError):
+                raise RetryableTrialError(message) from error
+            return self._failed(message)
         if len(self._results) == len(self._session.splits):
             self._complete()
         return self._report()
@@ -113,8 +119,8 @@ class FoldTrainable(tune.Trainable):  # type: ignore[misc]
         if self._session.ledger.record_out_of_memory(self._trial_id, message):
             return {TRIAL: self._trial_id, OUT_OF_MEMORY: True, "done": True}
         return self._failed(
-            f"{message} (for the second time, now with all that a trial may have; lower generator.batch_size, "
-            f"generator.width or preprocess.pixels with --set, or the number of trials at once with --concurrency)"
+            f"{message} (for the second time; lower generator.batch_size, generator.width or preprocess.pixels with "
+            f"--set, or the number of trials at once with --concurrency)"
         )
 
     def _drop_own_stages(self) -> None:

@@ -9,12 +9,16 @@ from spaces.parameter import Value
 from trainables.results import FoldResult, StageRecord, TrialResult
 
 GIB = 2**30
+CLASSIFIER = GIB // 2
 CLASSES = ResourceClasses(share=0.25, whole=1.0, gpu_bytes=80 * GIB)
 
 
 def measured(generator: str, peak_bytes: int) -> TrialResult:
-    stage = StageRecord(name="generator", key="k", seconds=1.0, reused=True, peak_bytes=peak_bytes)
-    fold = FoldResult(fold=0, scores={}, stages=(stage,), predictions=(), counts={}, seconds=1.0, peak_bytes=0)
+    needs = {"generator": peak_bytes, "classifier": CLASSIFIER}
+    stages = tuple(
+        StageRecord(name=name, key="k", seconds=1.0, reused=True, peak_bytes=each) for name, each in needs.items()
+    )
+    fold = FoldResult(fold=0, scores={}, stages=stages, predictions=(), counts={}, seconds=1.0, peak_bytes=0)
     return TrialResult(
         id="t0000",
         config={"generator.name": generator},
@@ -39,6 +43,8 @@ def test_a_trial_shares_a_gpu_once_its_generator_was_measured_to_fit() -> None:
     assert gpus(config, measured("dcgan", fits)) == 0.25
     assert gpus(config, measured("dcgan", fits + GIB)) == 1.0
     assert gpus(config, measured("dcgan", GIB), measured("dcgan", fits + GIB)) == 1.0
+    assert gpus(config, measured("dcgan", 0)) == 1.0, "a generator that was reused says nothing of its memory"
+    assert gpus({**config, "generator.width": 64}, measured("dcgan", GIB)) == 1.0
 
 
 def test_a_trial_that_lacked_memory_gets_a_whole_gpu() -> None:

@@ -8,11 +8,12 @@ import random
 import pytest
 
 from spaces.budget import BUDGETS, budget_named
-from spaces.config import MIXERS, TrialConfig, check_space, trial_config
+from spaces.config import MIXERS, TrialConfig, check_space, trial_config, with_generator_setting
 from spaces.errors import ConfigError, SpaceError
 from spaces.generators import GENERATORS, DaeGanConfig, EganConfig, NoGeneratorConfig
 from spaces.presets import PRESETS
 from spaces.reference import reference_policies
+from spaces.space import When
 from spaces.space_file import space_from_yaml
 
 QUICK = BUDGETS["quick"]
@@ -170,3 +171,16 @@ def test_reference_policies_follow_a_fixed_generator_and_survive_a_fixed_mixer()
 def test_an_unknown_budget_names_the_valid_ones() -> None:
     with pytest.raises(ConfigError, match="did you mean 'quick'"):
         budget_named("quik")
+
+
+def test_a_setting_that_no_dimension_searches_is_fixed_for_the_generators_that_have_it() -> None:
+    space = with_generator_setting(PRESETS["genmix"].fix("mixer.name", "blend")[0], "generator.critic_steps", "2")
+    found = space.dimension("generator.critic_steps")
+    assert found.when == When(parent="generator.name", values=("wgan_gp",))
+    config = space.complete({"generator.name": "wgan_gp"})
+    assert trial_config(config, BUDGETS["quick"]).generator.critic_steps == 2
+    assert "generator.critic_steps" not in space.complete({"generator.name": "dcgan"})
+    with pytest.raises(SpaceError, match="none of this space's generators"):
+        with_generator_setting(PRESETS["genmix"].fix("generator.name", "dcgan")[0], "generator.gamma", "0.1")
+    with pytest.raises(SpaceError, match=r"generator.critic_steps=x is no int"):
+        with_generator_setting(PRESETS["genmix"], "generator.critic_steps", "x")

@@ -17,7 +17,7 @@ from trainables.files import read_json, write_json
 from trainables.leases import DEAD_AFTER, own_process
 from trainables.stage_checkpoints import TRAINING_FILE, save_state
 from trainables.stage_files import CHECKPOINTS
-from trainables.stages import StageKey, StageStore
+from trainables.stages import Stage, StageKey, StageStore
 
 
 def key(**changes: object) -> StageKey:
@@ -317,3 +317,32 @@ def test_when_the_holder_is_killed_the_other_takes_over_at_once_and_nothing_is_l
     StageStore(root).sweep()
     assert list((root / "unfinished").iterdir()) == list((root / "leases").iterdir()) == []
     assert StageStore(root).find("generator", key().digest) is not None
+
+
+def test_a_stages_seconds_hold_what_it_went_on_from(tmp_path: Path) -> None:
+    now = [0.0]
+    store = StageStore(tmp_path, clock=lambda: now[0])
+
+    def train(steps: int, *, dies_at: int | None = None) -> Stage:
+        """Ten seconds a step, a checkpoint after each."""
+
+        def compute(folder: Path) -> float:
+            checkpoints = store.checkpoints(key(position=steps))
+            begun = checkpoints.latest(steps)
+            for done in range(int(begun["done"]) if begun else 0, steps):
+                if done == dies_at:
+                    raise KeyboardInterrupt
+                now[0] += 10
+                checkpoints.save(state(done + 1))
+            save_state(folder / TRAINING_FILE, state(steps))
+            return checkpoints.inherited
+
+        return store.obtain(key(position=steps), compute, device="cpu")
+
+    with pytest.raises(KeyboardInterrupt):
+        train(5, dies_at=3)
+    assert train(5).record.seconds == 50, "three steps were computed before it was killed"
+    assert now[0] == 50
+    assert train(8).record.seconds == 80, "five steps were those of another stage"
+    assert now[0] == 80
+    assert train(8).record.seconds == 80

@@ -17,6 +17,7 @@ from spaces.protocol import Protocol
 from tests.trainables.conftest import TINY, write_images
 from trainables import tune_trainable
 from trainables.data.cohort import read_cohort
+from trainables.errors import lacks_memory
 from trainables.fold_keys import FoldKeys
 from trainables.leases import Lease
 from trainables.ledger import SHARED, DataRecord, Ledger, SearchRecord
@@ -142,6 +143,33 @@ def test_a_trial_keeps_its_weights_when_the_stages_are_removed(ledger: Ledger) -
     shutil.rmtree(ledger.storage / SHARED / "stages" / "classifier")
     weights = next((ledger.trial_folder("t0000") / "weights").iterdir())
     assert weights.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("error", "lacks"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+            True,
+        ),
+        (OSError(12, "Cannot allocate memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (OSError(28, "No space left on device"), False),
+    ],
+)
+def test_lack_of_memory_is_known_by_all_its_names(error: Exception, lacks: bool) -> None:
+    assert lacks_memory(error) == lacks
+
+
+def test_a_trial_that_has_ended_computes_nothing_when_it_comes_again(ledger: Ledger) -> None:
+    trainable(ledger).step()
+    ledger.end_trial("t0000", "pruned")
+    assert trainable(ledger).step() == {"trial": "t0000", "done": True}
+    assert len(ledger.trial("t0000").folds) == 1
 
 
 def test_the_first_lack_of_memory_leaves_a_trial_to_another_attempt_and_the_second_ends_it(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -71,10 +72,18 @@ def resampled_patients(patients: Sequence[str], images: int, *, resamples: int, 
     if len(patients) != images:
         raise ValueError(f"each image needs a patient; got {images} images and {len(patients)} patients.")
     names, patient_N = np.unique(np.asarray(patients), return_inverse=True)
-    rng = np.random.default_rng(seed)
-    drawn_RP = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    weights_BN: Floats = np.concatenate([np.ones((1, len(names))), drawn_RP])[:, patient_N]
+    weights_BN: Floats = _drawn(len(names), resamples, seed)[:, patient_N]
     return weights_BN
+
+
+@lru_cache(maxsize=4)
+def _drawn(patients: int, resamples: int, seed: int) -> Floats:
+    """How often each patient counts, below a row of ones: the same for all trials of a search, so kept."""
+    rng = np.random.default_rng(seed)
+    drawn_RP = rng.multinomial(patients, np.full(patients, 1 / patients), size=resamples)
+    counts_BP: Floats = np.concatenate([np.ones((1, patients)), drawn_RP])
+    counts_BP.setflags(write=False)
+    return counts_BP
 
 
 def weighted_scores(
@@ -128,8 +137,11 @@ def _weighted_area(weights_RN: Floats, is_positive_N: npt.NDArray[np.bool_], sco
     order_N = np.argsort(score_N, kind="stable")
     starts_G = np.flatnonzero(np.diff(score_N[order_N], prepend=-np.inf))
     sorted_RN = weights_RN[:, order_N]
-    positive_RG = np.add.reduceat(sorted_RN * is_positive_N[order_N], starts_G, axis=1)
-    negative_RG = np.add.reduceat(sorted_RN * ~is_positive_N[order_N], starts_G, axis=1)
+    positive_RG, negative_RG = sorted_RN * is_positive_N[order_N], sorted_RN * ~is_positive_N[order_N]
+    if len(starts_G) < len(score_N):
+        positive_RG, negative_RG = (
+            np.add.reduceat(each_RG, starts_G, axis=1) for each_RG in (positive_RG, negative_RG)
+        )
     below_RG = np.cumsum(negative_RG, axis=1) - negative_RG / 2
     return _divided((positive_RG * below_RG).sum(axis=1), positive_RG.sum(axis=1) * negative_RG.sum(axis=1))
 
