@@ -139,7 +139,7 @@ def _cost(settings: NewSearch) -> str:
     """What the search would cost here; it is simulated, nothing is computed."""
     from search.cost_estimate import estimate, known_durations
 
-    durations = known_durations(settings.storage, settings.budget)
+    durations = known_durations(settings.storage, settings.budget, images=_training_images(settings))
     if settings.protocol.kind == "sites":
         return "What it costs depends on how many sites there are; without --leave-site-out it is said here."
     if durations is None:
@@ -158,6 +158,20 @@ def _cost(settings: NewSearch) -> str:
         sharing=settings.sharing,
         seed=settings.seed,
     ).in_words()
+
+
+def _training_images(settings: NewSearch) -> int | None:
+    """How many images a fold trains on, from the number of lines of the labels; None where these are not a file."""
+    if settings.data is None:
+        return None
+    labels = settings.data / (settings.labels or "labels.csv")
+    try:
+        with labels.open("rb") as file:
+            rows = sum(1 for _ in file) - 1
+    except OSError:
+        return None
+    folds = settings.protocol.folds
+    return max(1, rows * (folds - 1) // folds)
 
 
 def _missing(settings: NewSearch, named: set[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from search.durations import REFERENCE_IMAGES, Durations, measured_durations, reference_durations
+from search.durations import Durations, measured_durations, reference_durations
 from search.objectives import Objective
 from search.simulation.course import Cluster, Proposes
 from search.simulation.driver import Plan
@@ -53,7 +53,7 @@ class CostEstimate:
     def in_words(self) -> str:
         """One sentence for the terminal."""
         compute, unshared, wall = map(_time, (self.compute_seconds, self.unshared_seconds, self.wall_seconds))
-        source = f"from reference durations of one CPU core and {REFERENCE_IMAGES} training images"
+        source = f"from reference durations of one CPU core and {self.durations.images} training images"
         if self.durations.measured:
             source = f"from {self.durations.measured} stages measured in this storage"
         return (

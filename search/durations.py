@@ -41,10 +41,12 @@ class Durations:
     Args:
         spreads: by kind; a stage whose kind is missing takes what the kind "" of its name takes.
         measured: how many stages they were learnt from; 0: reference durations.
+        images: training images of a fold that reference durations were scaled to; 0: there are none among them.
     """
 
     spreads: Mapping[Kind, Spread]
     measured: int = 0
+    images: int = 0
 
     def spread(self, stage: str, variant: str) -> Spread:
         """Seconds of a stage. Raises: KeyError if nothing is known of its name."""
@@ -53,7 +55,8 @@ class Durations:
 
     def over(self, others: Durations) -> Durations:
         """These, and those of ``others`` for kinds that they do not have."""
-        return Durations(spreads={**others.spreads, **self.spreads}, measured=self.measured)
+        images = self.images or others.images
+        return Durations(spreads={**others.spreads, **self.spreads}, measured=self.measured, images=images)
 
 
 def learn(rows: Iterable[tuple[str, str, float]]) -> Durations:
@@ -133,7 +136,7 @@ def reference_durations(budget: Budget, *, images: int | None) -> Durations | No
     spreads["pool", "diffusion"] = Spread(median=5.0 * scale)
     spreads["extractor", ""] = Spread(median=0.8)
     spreads["fidelity", ""] = Spread(median=0.8)
-    return Durations(spreads=spreads)
+    return Durations(spreads=spreads, images=images or REFERENCE_IMAGES)
 
 
 def measured_durations(storage: Path, budget: Budget) -> Durations:

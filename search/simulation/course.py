@@ -13,7 +13,7 @@ from trainables.results import TrialResult
 Doing: TypeAlias = Literal["busy", "waiting", "idle", "down"]
 """What a slot does: compute or read, wait for another's lease, have nothing to do, or not exist for the time being."""
 Happening: TypeAlias = Literal[
-    "proposed", "resumed", "computed", "reused", "taken over", "fold", "completed", "pruned", "failed", "lost"
+    "proposed", "resumed", "computed", "reused", "fold", "completed", "pruned", "failed", "lost"
 ]
 
 
