@@ -10,12 +10,10 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 
 from search.objectives import objectives_of
 from search.racing import Racing
+from search.simulation.asha_rule import GRACE_FOLDS, REDUCTION
 from trainables.ledger import Ledger, SearchRecord
 from trainables.results import TrialResult, summarise
 from trainables.tune_trainable import FOLDS_DONE, REFERENCE, RUNNING_MEAN, TRIAL
-
-GRACE_FOLDS = 2
-REDUCTION = 2
 
 
 class FoldAsha(AsyncHyperBandScheduler):  # type: ignore[misc]

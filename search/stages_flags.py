@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from search.flags import Parser
+from search.flags import Parser, stage_size
 from search.settings import parse_duration
-from search.sizes import parse_bytes
 
 
 def stages_parser() -> Parser:
@@ -21,18 +20,11 @@ def stages_parser() -> Parser:
     parser.add_argument("--storage", type=Path, default=Path("searches"), metavar="FOLDER", help="(./searches)")
     parser.add_argument("--verify", action="store_true", help="read every file and remove damaged stages; exit code 1")
     parser.add_argument("--prune", action="store_true", help="remove stages, none that a running search uses, by:")
-    parser.add_argument("--stage-limit", type=_size, metavar="SIZE", help="keep 20GB, those used last")
+    parser.add_argument("--stage-limit", type=stage_size, metavar="SIZE", help="keep 20GB, those used last")
     parser.add_argument("--older-than", type=_duration, metavar="TIME", help="remove what was not used for 30d, 12h")
     parser.add_argument("--all", action="store_true", help="remove everything")
     parser.add_argument("--json", action="store_true", help="print the same for machines")
     return parser
-
-
-def _size(text: str) -> int:
-    try:
-        return parse_bytes(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _duration(text: str) -> float:
