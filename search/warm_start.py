@@ -87,5 +87,6 @@ def in_words(told: Sequence[EarlierTrial]) -> list[str]:
             if trials[0].same_fidelity
             else "their scores are of another fidelity (budget, folds or seed differ), and marked as such"
         )
-        sentences.append(f"Warm start: the sampler knows {len(trials)} trials of {name}; {how}.")
+        count = f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'}"
+        sentences.append(f"Warm start: the sampler knows {count} of {name}; {how}.")
     return sentences

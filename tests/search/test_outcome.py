@@ -27,6 +27,7 @@ from trainables.ledger import DataRecord, Ledger, SearchRecord
 from trainables.metrics.interval import Interval
 from trainables.pooled_intervals import score_intervals
 from trainables.results import FoldResult, Prediction, StageRecord, Summary
+from trainables.session import OWN_STAGES
 from trainables.tune_trainable import WEIGHTS
 
 
@@ -135,6 +136,15 @@ def test_only_the_leaders_weights_are_kept_and_a_copying_trial_leads_nothing(cop
         copying.end_trial(trial_id, "completed")
         watch.on_trial_complete(0, [], SimpleNamespace(trial_id="x", config={"trial": trial_id}))
     assert kept_weights(copying) == [trial_id]
+
+
+def test_without_sharing_a_trial_that_has_ended_leaves_no_stages(copying: Ledger) -> None:
+    copying.write_search(replace(copying.search(), sharing=False))
+    going = copying.add_trial({}, reference=None)
+    for trial_id in ("t0000", going):
+        (copying.trial_folder(trial_id) / OWN_STAGES).mkdir()
+    _Watch(copying, copying.search(), stage_limit=None, on_change=lambda: None, on_step=lambda: None)
+    assert [path.parent.name for path in copying.folder.glob(f"trials/*/{OWN_STAGES}")] == [going]
 
 
 def kept_weights(ledger: Ledger) -> list[str]:

@@ -37,7 +37,7 @@ def test_what_a_search_is_told_stays_with_it(tmp_path: Path) -> None:
     shutil.rmtree(old.folder)
     assert kept_earlier(new) == told
     assert kept_earlier(Ledger(tmp_path)) == []
-    assert in_words(told) == ["Warm start: the sampler knows 1 trials of old; their scores are of the same fidelity."]
+    assert in_words(told) == ["Warm start: the sampler knows 1 trial of old; their scores are of the same fidelity."]
 
 
 @pytest.mark.parametrize(
