@@ -38,7 +38,7 @@ def test_a_search_runs_though_no_locked_image_can_be_read(workplace: Workplace) 
     assert LockedTest.read(workplace.folder / "searches/blind") is not None
     predicted = {
         each.image
-        for trial in Ledger(workplace.folder / "searches/blind").trials()
+        for trial in Ledger(workplace.folder / "searches/blind").trials(predictions=True)
         for fold in trial.folds
         for each in fold.predictions
     }
@@ -73,8 +73,8 @@ def test_a_confirmation_is_stopped_resumed_and_ends_in_a_verdict(workplace: Work
     assert verdict["sentences"][0] in workplace.run_command(workplace.subcommand("show", "found")).stdout
     ledger = Ledger(folder / "confirm")
     assert ledger.storage == workplace.folder / "searches"
-    searched = {fold.predictions for trial in Ledger(folder).trials() for fold in trial.folds}
-    assert not searched & {fold.predictions for trial in ledger.trials() for fold in trial.folds}
+    searched = {fold.predictions for trial in Ledger(folder).trials(predictions=True) for fold in trial.folds}
+    assert not searched & {fold.predictions for trial in ledger.trials(predictions=True) for fold in trial.folds}
     kinds = {run.data.tags["genmix.kind"] for run in trial_runs(workplace.folder)}
     assert "RUNNING" not in {run.info.status for run in trial_runs(workplace.folder)}, kinds
     again = workplace.run_command(workplace.subcommand("confirm", "found"))
