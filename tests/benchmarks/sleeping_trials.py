@@ -30,9 +30,10 @@ def set_length(ledger: Ledger, seconds: float) -> None:
 
 
 def slept(ledger: Ledger) -> list[list[tuple[float, float]]]:
-    """When each trial slept, from and to, in seconds since the epoch."""
+    """When each trial that ran slept, from and to, in seconds since the epoch."""
     files = (ledger.trial_folder(trial_id) / _SLEPT for trial_id in ledger.trial_ids())
-    return [[(start, end) for start, end in map(json.loads, file.read_text().splitlines())] for file in files]
+    texts = [file.read_text(encoding="utf-8") for file in files if file.exists()]
+    return [[(start, end) for start, end in map(json.loads, text.splitlines())] for text in texts]
 
 
 class SleepingFolds(FoldTrainable):
