@@ -92,12 +92,12 @@ def _durations() -> Durations:
 
 def real(*, trials: int, seconds: float, slots: int) -> dict[str, float]:
     """A search of sleeping trials with Ray Tune."""
-    from tests.benchmarks.own_search import compute_search, record_search, silence
+    from tests.benchmarks.own_search import compute_search, genmix_space, record_search, silence
     from tests.benchmarks.sleeping_trials import SleepingFolds, set_length, slept
 
     with tempfile.TemporaryDirectory() as folder:
         ledger = record_search(
-            Path(folder) / "searches", "scale", _space("quick"), data=None, trials=trials, slots=slots, folds=FOLDS
+            Path(folder) / "searches", "scale", genmix_space([]), data=None, trials=trials, slots=slots, folds=FOLDS
         )
         set_length(ledger, seconds / FOLDS)
         with silence() as console:
