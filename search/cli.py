@@ -139,9 +139,9 @@ def _cost(settings: NewSearch) -> str:
     """What the search would cost here; it is simulated, nothing is computed."""
     from search.cost_estimate import estimate, known_durations
 
-    durations = known_durations(settings.storage, settings.budget, images=_training_images(settings))
     if settings.protocol.kind == "sites":
         return "What it costs depends on how many sites there are; without --leave-site-out it is said here."
+    durations = known_durations(settings.storage, settings.budget, images=_training_images(settings))
     if durations is None:
         return f"What it costs is not known: nothing was measured under the budget {settings.budget.name} here yet."
     protocol, resources = settings.protocol, settings.resources

@@ -46,6 +46,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         self._settings = settings
         self._may_propose = may_propose
         self.exhausted = False
+        self._is_over = False  # no new trial will come; Tune asks all the same while others run
         self._running: set[str] = set()
         self._waiting = [trial.id for trial in ledger.trials() if trial.state == "unfinished"]
 
@@ -65,15 +66,18 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
     def _next(self) -> str | None:
         if self._waiting:
             return self._waiting.pop(0)
+        if self._is_over:
+            return None
         trials = self._ledger.trials()
         if len(trials) >= self._wanted:
+            self._is_over = True
             return None
         proposed = {trial.reference for trial in trials}
         for name, config in self._references.items():
             if name not in proposed:
                 return self._ledger.add_trial(dict(config), reference=name)
         config_or_none = self._proposer.propose(len(trials), trials)
-        self.exhausted = config_or_none is None
+        self.exhausted = self._is_over = config_or_none is None
         return None if config_or_none is None else self._ledger.add_trial(config_or_none, reference=None)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -268,10 +268,11 @@ class Tuning:
 
     def _settings(self, trial: TrialResult) -> dict[str, Any]:
         """What a trial's process is told."""
-        lacked_memory = self._ledger.ran_out_of_memory(trial.id)
+        lacked_memory, classes = self._ledger.ran_out_of_memory(trial.id), self._allotment.gpus
+        measured = [] if classes.share == classes.whole else self._ledger.trials()
         return {
             "search": str(self._ledger.folder),
-            GPUS: self._allotment.gpus.gpus(trial.config, self._ledger.trials(), lacked_memory=lacked_memory),
+            GPUS: classes.gpus(trial.config, measured, lacked_memory=lacked_memory),
             CHECKPOINT_SECONDS: self._resources.checkpoint_seconds,
             FOLDS_IN_ORDER: needs_fold_order(self._record.scheduler),
         }

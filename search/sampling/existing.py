@@ -51,15 +51,6 @@ def parts_of(config: Mapping[str, Value], budget: Budget) -> Parts | None:
     return Parts(generator=digest_of([as_dict(typed.preprocess), settings]), steps=steps, sampling=digest_of(sampling))
 
 
-def generator_of(config: Mapping[str, Value], budget: Budget) -> str | None:
-    """A digest that two configurations have in common where they share a generator; None where there is none.
-
-    Training steps play no part, as more of them continue fewer; nor do settings with which images are drawn.
-    """
-    parts = parts_of(config, budget)
-    return parts.generator if parts else None
-
-
 @dataclass(slots=True, kw_only=True)
 class Existing:
     """One generator of a search.

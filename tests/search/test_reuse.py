@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from search.reuse import NEW_WITHIN, ReuseProposer
 from search.sampling.columns import Columns
 from search.sampling.costs import REST, TRAINING, Costs, Measured
 from search.sampling.earlier import EarlierTrial
-from search.sampling.existing import Existing, generator_of
+from search.sampling.existing import Existing, parts_of
 from search.sampling.moves import Moves
 from search.sampling.surrogate import (
     Posterior,
@@ -25,9 +25,10 @@ from search.sampling.surrogate import (
     share_fine,
     without_fold_effects,
 )
-from spaces.budget import budget_named
+from spaces.budget import Budget, budget_named
 from spaces.config import trial_config
 from spaces.generators import TrainedConfig
+from spaces.parameter import Value
 from spaces.presets import PRESETS
 from spaces.space import Assignment
 from spaces.space_file import space_from_yaml
@@ -57,6 +58,12 @@ TOY = space_from_yaml(
 QUICK = budget_named("quick")
 AUROC = (Objective(name="auroc", maximize=True),)
 DIVERGED = "DivergedError: the generator makes images that are all alike"
+
+
+def generator_of(config: Mapping[str, Value], budget: Budget) -> str | None:
+    """What two configurations have in common where they share a generator."""
+    parts = parts_of(config, budget)
+    return parts.generator if parts else None
 
 
 def score(config: Assignment) -> float:

@@ -296,6 +296,21 @@ def test_references_come_first_then_proposals_until_there_are_enough(tmp_path: P
     assert [each.reference for each in ledger.trials()] == ["none", "affine", "mixup", "genmix", None, None]
 
 
+def test_a_proposer_that_has_nothing_left_is_not_asked_again_while_others_run(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    class Two:
+        def propose(self, number: int, trials: Sequence[TrialResult]) -> Assignment | None:
+            asked.append(number)
+            return {"affine": bool(number)} if number < 2 else None
+
+    ours = LedgerSearcher(Ledger(tmp_path), Two(), references={}, wanted=9, settings=lambda trial: {})
+    given = [ours.suggest(f"tune{index}") for index in range(5)]
+    assert [each is None for each in given] == [False, False, True, True, True]
+    assert asked == [0, 1, 2]
+    assert ours.exhausted
+
+
 def test_a_trial_that_lacked_memory_comes_again_also_when_it_was_the_last(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ours = searcher(ledger, 1)
