@@ -1,7 +1,17 @@
-"""A search space from plain data or the text of a YAML file: the form that users write and searches record."""
+"""A search space from plain data or the text of a YAML file: the form that users write and searches record.
+
+A file from elsewhere is not trusted: only plain values are built, and its size, depth and number of dimensions are
+bounded. Anchors, aliases and repeated keys, which no space needs, are refused.
+"""
 
 from __future__ import annotations
 
+import math
+import os
+import re
+import stat
+from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -9,6 +19,16 @@ import yaml
 from spaces.errors import SpaceError, nearest
 from spaces.parameter import Choice, Float, Int, Parameter
 from spaces.space import Dimension, Space, When
+
+MAX_BYTES = 2**18
+MAX_DEPTH = 16
+MAX_DIMENSIONS = 500
+MAX_OPTIONS = 1000
+MAX_TEXT = 1000
+MAX_NUMBER = 2**53
+"""Whole numbers beyond it are not exact as floats."""
+
+_DIMENSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def space_from_dict(data: object, *, source: str) -> Space:
@@ -25,12 +45,17 @@ def space_from_dict(data: object, *, source: str) -> Space:
         raise SpaceError(f"{source} is not a space; expected a mapping with 'name' and a list 'dimensions'.")
     unknown = set(map(str, data)) - {"name", "description", "dimensions"}
     if unknown:
-        raise SpaceError(f"{source} has the unknown key '{min(unknown)}'; valid: name, description, dimensions.")
+        raise SpaceError(f"{source} has the unknown key {_shown(min(unknown))}; valid: name, description, dimensions.")
     name = data.get("name")
     if not isinstance(name, str) or not name:
         raise SpaceError(f"{source} has no 'name'; give the space a name.")
+    if len(name) > MAX_TEXT:
+        raise SpaceError(f"{source} has a name of {len(name)} characters; give the space a short name.")
+    if len(data["dimensions"]) > MAX_DIMENSIONS:
+        raise SpaceError(f"{source} has {len(data['dimensions'])} dimensions; expected at most {MAX_DIMENSIONS}.")
+    description = _text(data.get("description", ""), "'description'", source)
     dimensions = tuple(_dimension_from_dict(each, source) for each in data["dimensions"])
-    return Space(name=name, description=str(data.get("description", "")), dimensions=dimensions)
+    return Space(name=name, description=description, dimensions=dimensions)
 
 
 _FIELDS = {
@@ -44,34 +69,43 @@ _OPTIONAL = {"log", "around", "open", "meaning"}
 def _dimension_from_dict(data: object, source: str) -> Dimension:
     if not isinstance(data, dict) or not isinstance(data.get("name"), str):
         raise SpaceError(f"{source} has a dimension without a name; each needs 'name' and 'type'.")
-    name, kind = data["name"], str(data.get("type"))
-    if kind not in _FIELDS:
-        raise SpaceError(f"{source}: '{name}' has the type {kind!r}; expected float, int or choice.")
+    name, kind = data["name"], data.get("type")
+    if not _DIMENSION_NAME.fullmatch(name):
+        raise SpaceError(
+            f"{source} has a dimension named {_shown(name)}; expected up to 100 letters, digits, '.', '_' and '-'."
+        )
+    if not isinstance(kind, str) or kind not in _FIELDS:
+        raise SpaceError(f"{source}: '{name}' has the type {_shown(kind)}; expected float, int or choice.")
     fields = {key: value for key, value in data.items() if key not in ("name", "type", "when", "otherwise")}
     unknown = set(map(str, fields)) - _FIELDS[kind]
     if unknown:
         raise SpaceError(
-            f"{source}: '{name}' has the unknown key '{min(unknown)}'; {nearest(min(unknown), _FIELDS[kind])}."
+            f"{source}: '{name}' has the unknown key {_shown(min(unknown))}; {nearest(min(unknown), _FIELDS[kind])}."
         )
     missing = _FIELDS[kind] - _OPTIONAL - set(fields)
     if missing:
         raise SpaceError(f"{source}: '{name}' lacks '{min(missing)}'; a {kind} needs it.")
     parameter = _parameter(kind, name, fields, source)
     otherwise = data.get("otherwise")
-    if otherwise is not None and not isinstance(otherwise, bool | int | float | str):
-        raise SpaceError(f"{source}: 'otherwise' of '{name}' is {otherwise!r}; expected one plain value.")
+    if otherwise is not None and not _is_plain(otherwise):
+        raise SpaceError(f"{source}: 'otherwise' of '{name}' is {_shown(otherwise)}; expected one plain value.")
     return Dimension(parameter=parameter, when=_when(name, data.get("when"), source), otherwise=otherwise)
 
 
 def _parameter(kind: str, name: str, fields: dict[str, Any], source: str) -> Parameter:
     for key in ("log", "open"):
         if not isinstance(fields.get(key, False), bool):
-            raise SpaceError(f"{source}: '{key}' of '{name}' is {fields[key]!r}; expected true or false.")
-    meaning = str(fields.get("meaning", ""))
+            raise SpaceError(f"{source}: '{key}' of '{name}' is {_shown(fields[key])}; expected true or false.")
+    meaning = _text(fields.get("meaning", ""), f"'meaning' of '{name}'", source)
     if kind == "choice":
         options = fields["options"]
-        if not isinstance(options, list) or not all(isinstance(each, bool | int | float | str) for each in options):
-            raise SpaceError(f"{source}: 'options' of '{name}' is {options!r}; expected a list of plain values.")
+        if not isinstance(options, list) or len(options) > MAX_OPTIONS or not all(map(_is_plain, options)):
+            raise SpaceError(
+                f"{source}: 'options' of '{name}' is {_shown(options)}; expected a list of at most {MAX_OPTIONS} plain "
+                f"values."
+            )
+        if not _is_plain(fields["default"]):
+            raise SpaceError(f"{source}: 'default' of '{name}' is {_shown(fields['default'])}; expected an option.")
         listed, default, is_open = tuple(options), fields["default"], fields.get("open", False)
         return Choice(name=name, options=listed, default=default, open=is_open, meaning=meaning)
     allowed: tuple[type, ...] = (int,) if kind == "int" else (int, float)
@@ -86,9 +120,9 @@ def _parameter(kind: str, name: str, fields: dict[str, Any], source: str) -> Par
 
 
 def _check_number(name: str, key: str, value: object, allowed: tuple[type, ...], source: str) -> None:
-    if not isinstance(value, allowed) or isinstance(value, bool):
+    if not isinstance(value, allowed) or isinstance(value, bool) or (isinstance(value, int) and not _is_plain(value)):
         kind = "float" if float in allowed else "int"
-        raise SpaceError(f"{source}: '{key}' of '{name}' is {value!r}; expected {kind} (write 1.0e-3, not 1e-3).")
+        raise SpaceError(f"{source}: '{key}' of '{name}' is {_shown(value)}; expected {kind} (write 1.0e-3, not 1e-3).")
 
 
 def _when(name: str, data: object, source: str) -> When | None:
@@ -96,22 +130,113 @@ def _when(name: str, data: object, source: str) -> When | None:
         return None
     if not isinstance(data, dict) or len(data) != 1:
         raise SpaceError(
-            f"{source}: 'when' of '{name}' is {data!r}; expected one parent, as in when: {{mixer.name: [genmix]}}."
+            f"{source}: 'when' of '{name}' is {_shown(data)}; expected one parent, as in {{mixer.name: [genmix]}}."
         )
     ((parent, values),) = data.items()
     listed = values if isinstance(values, list) else [values]
-    return When(parent=str(parent), values=tuple(listed))
+    if not isinstance(parent, str) or len(listed) > MAX_OPTIONS or not all(map(_is_plain, listed)):
+        raise SpaceError(
+            f"{source}: 'when' of '{name}' is {_shown(data)}; expected a dimension and plain values of it."
+        )
+    return When(parent=parent, values=tuple(listed))
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value is one that a configuration can hold, and of bearable size."""
+    if isinstance(value, str):
+        return len(value) <= MAX_TEXT
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, bool | int) and abs(value) <= MAX_NUMBER
+
+
+def _text(value: object, what: str, source: str) -> str:
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise SpaceError(f"{source}: {what} is {_shown(value)}; expected a text of at most {MAX_TEXT} characters.")
+    return value
+
+
+def _shown(value: object) -> str:
+    """A value as Python writes it, cut where it is long; never more of it is written than is shown."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > MAX_NUMBER:
+        return f"a number of {value.bit_length()} bits"
+    if isinstance(value, str):
+        return ascii(value[:100]) + ("..." if len(value) > 100 else "")
+    if isinstance(value, list | dict) and len(value) > 20:
+        return f"a {'list' if isinstance(value, list) else 'mapping'} of {len(value)}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_shown(key)}: {_shown(each)}" for key, each in value.items()) + "}"
+    return repr(value)[:100]
+
+
+class _Loader(yaml.SafeLoader):
+    """Builds plain values alone, and stops where a file nests deeply, refers to itself or says a key twice."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Compose a value. Raises: YAMLError on what no space needs."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise yaml.YAMLError(f"it has an anchor or alias in line {event.start_mark.line + 1}")
+        if self._depth == MAX_DEPTH:
+            raise yaml.YAMLError(f"it nests deeper than {MAX_DEPTH} in line {event.start_mark.line + 1}")
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Build a mapping. Raises: YAMLError on a key that is there twice."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if len(keys) != len(set(keys)):
+            raise yaml.YAMLError(f"a mapping says the same key twice from line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep=deep)
 
 
 def space_from_yaml(text: str, *, source: str) -> Space:
-    """Read a space from YAML text (safe loading; at most 1 MB).
+    """Read a space from YAML text.
 
-    Raises: SpaceError if it is too large, not YAML or not a space.
+    Raises: SpaceError if it is larger than ``MAX_BYTES``, not YAML, uses what no space needs, or is not a space.
     """
-    if len(text) > 1_000_000:
-        raise SpaceError(f"{source} is larger than 1 MB; a space is a short list of dimensions.")
+    if len(text) > MAX_BYTES:
+        raise SpaceError(f"{source} is larger than {MAX_BYTES} bytes; a space is a short list of dimensions.")
     try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise SpaceError(f"{source} is not valid YAML ({' '.join(str(error).split())}); mend it there.") from None
+        loader = _Loader(text)
+        data = loader.get_single_data()
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError, AttributeError, TypeError, KeyError) as error:
+        # beside its own errors, PyYAML raises what its scalars' conversions raise, such as ValueError on 2000-13-45
+        reason = " ".join(str(error).split())[:300]
+        raise SpaceError(f"{source} is not valid YAML ({reason}); mend it there.") from None
     return space_from_dict(data, source=source)
+
+
+def space_from_file(path: Path, *, source: str) -> Space:
+    """Read a space from a YAML file: a regular one of at most ``MAX_BYTES``, in UTF-8.
+
+    Args:
+        path: the file; a FIFO or a device is not opened.
+        source: how sentences call it.
+
+    Raises:
+        SpaceError: it cannot be read, or as ``space_from_yaml``.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise SpaceError(f"{source} is no regular file; give the path of a .yaml file.")
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            text = stream.read(4 * MAX_BYTES + 1).decode("utf-8")
+    except UnicodeDecodeError:
+        raise SpaceError(f"{source} cannot be read (not UTF-8 text); give the path of a .yaml file.") from None
+    except OSError as error:
+        raise SpaceError(f"{source} cannot be read ({error.strerror}); give the path of a .yaml file.") from None
+    except ValueError as error:
+        if isinstance(error, SpaceError):
+            raise
+        raise SpaceError(f"{source} cannot be read (no file is named so); give the path of a .yaml file.") from None
+    return space_from_yaml(text, source=source)

@@ -9,24 +9,18 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from trainables.data.decoding import Bad, Decoded, OnProgress, decode_rows
 from trainables.data.labels import Box, LabelledImage, LabelTable, check_classes, read_labels
-from trainables.data.near_duplicates import near_duplicates, thumbnail
-from trainables.data.readers import (
-    READER_VERSION,
-    Pixels,
-    SliceRule,
-    companions,
-    npz_picture,
-    read_mask_box,
-    read_npz_pictures,
-    read_picture,
-)
+from trainables.data.near_duplicates import near_duplicates
+from trainables.data.readers import MAX_FILE_BYTES, READER_VERSION, Pixels, SliceRule, companions
+from trainables.data.untrusted import opened
 from trainables.errors import DataError
 
 COHORT_VERSION = 1
@@ -35,11 +29,8 @@ COHORT_VERSION = 1
 NAMED_BAD_IMAGES = 20
 """How many unreadable images one error names."""
 
-CHUNK = 64
-"""Images decoded between two writes: bounds the memory that decoding takes."""
-
-OnProgress: TypeAlias = Callable[[int, int], None]
-"""Called with (images decoded, images in all)."""
+READ_BYTES = 2**20
+"""Of a file, at a time, where only its digest is wanted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,8 +201,15 @@ def read_cohort(
 
 def table_digest(table: LabelTable, *, slice_rule: SliceRule = None, is_phantom: bool = False) -> str:
     """32 hexadecimal digits over the bytes of a table's files, the table and the reader's options; decodes nothing."""
+    files = sorted({file for row in table.rows for file in files_of(row)} or {table.data})
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return _cohort_digest(table, slice_rule, is_phantom, pool)
+        contents = dict(zip(files, pool.map(file_digest, files), strict=True))
+    rows = [
+        [row.id, row.label, row.patient, row.site, row.split, row.roi, [contents[file] for file in files_of(row)]]
+        for row in table.rows
+    ]
+    versions = [READER_VERSION, COHORT_VERSION, is_phantom, None if slice_rule is None else str(slice_rule)]
+    return _digest([versions, table.patients_known, rows, contents.get(table.data)])
 
 
 def decode(
@@ -224,22 +222,21 @@ def decode(
     on_progress: OnProgress | None = None,
 ) -> Cohort:
     """Decode the images of a table, or load them if the same ones have been decoded before. See ``read_cohort``."""
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        digest = _cohort_digest(table, slice_rule, is_phantom, pool)
-        folder = cache / digest
-        if folder.is_dir():
-            cohort = _load_or_discard(folder)
-            if cohort is not None:
-                _refuse_bad(cohort.bad_images, len(cohort), cohort.source, skip_bad_images)
-                return replace(cohort, source=table.source)
-        cache.mkdir(parents=True, exist_ok=True)
-        building = cache / f".{digest}-{secrets.token_hex(4)}"
-        building.mkdir()
-        try:
-            _build(building, table, digest, slice_rule, is_phantom, skip_bad_images, pool, on_progress)
-            _publish(building, folder)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+    digest = table_digest(table, slice_rule=slice_rule, is_phantom=is_phantom)
+    folder = cache / digest
+    if folder.is_dir():
+        cohort = _load_or_discard(folder)
+        if cohort is not None:
+            _refuse_bad(cohort.bad_images, len(cohort), cohort.source, skip_bad_images)
+            return replace(cohort, source=table.source)
+    cache.mkdir(parents=True, exist_ok=True)
+    building = cache / f".{digest}-{secrets.token_hex(4)}"
+    building.mkdir()
+    try:
+        _build(building, table, digest, slice_rule, is_phantom, skip_bad_images, on_progress)
+        _publish(building, folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
     return Cohort.load(folder)
 
 
@@ -261,17 +258,6 @@ def _publish(building: Path, folder: Path) -> None:
             raise
 
 
-def _cohort_digest(table: LabelTable, slice_rule: SliceRule, is_phantom: bool, pool: ThreadPoolExecutor) -> str:
-    files = sorted({file for row in table.rows for file in files_of(row)} or {table.data})
-    contents = dict(zip(files, pool.map(file_digest, files), strict=True))
-    rows = [
-        [row.id, row.label, row.patient, row.site, row.split, row.roi, [contents[file] for file in files_of(row)]]
-        for row in table.rows
-    ]
-    versions = [READER_VERSION, COHORT_VERSION, is_phantom, None if slice_rule is None else str(slice_rule)]
-    return _digest([versions, table.patients_known, rows, contents.get(table.data)])
-
-
 def files_of(row: LabelledImage) -> tuple[Path, ...]:
     """Every file that an image is read from; none for an archive's. A broken header is reported by the decoder."""
     if row.path is None:
@@ -285,11 +271,15 @@ def files_of(row: LabelledImage) -> tuple[Path, ...]:
 
 def file_digest(path: Path) -> str:
     """Digest of a file's bytes; a file that cannot be opened is reported by the decoder."""
+    digest = hashlib.blake2b(digest_size=16)
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    except OSError as error:
-        return f"unreadable: {error.strerror}"
+        with opened(path, most=MAX_FILE_BYTES) as (stream, size):
+            while size > 0 and (piece := stream.read(min(size, READ_BYTES))):
+                digest.update(piece)
+                size -= len(piece)
+    except (DataError, OSError) as error:
+        return f"unreadable: {error}"
+    return digest.hexdigest()
 
 
 def _digest(content: Any) -> str:
@@ -299,7 +289,7 @@ def _digest(content: Any) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Kept:
-    """What is known of a decoded image once its pixels are written."""
+    """What is kept of a decoded image once its pixels are written."""
 
     row: LabelledImage
     roi: Box | None
@@ -311,14 +301,6 @@ class _Kept:
     thumbnail_HW: Pixels
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Bad:
-    """An image that cannot be used, and why."""
-
-    id: str
-    reason: str
-
-
 def _build(
     building: Path,
     table: LabelTable,
@@ -326,7 +308,6 @@ def _build(
     slice_rule: SliceRule,
     is_phantom: bool,
     skip_bad_images: bool,
-    pool: ThreadPoolExecutor,
     on_progress: OnProgress | None,
 ) -> None:
     """Decode every image into a folder."""
@@ -335,14 +316,14 @@ def _build(
     n_values = 0
     with (building / "pixels.npy").open("wb") as stream:
         header_size = _write_npy_header(stream, 0)
-        for decoded in _decode_all(table, slice_rule, pool, on_progress):
-            if isinstance(decoded, _Bad):
-                bad.append((decoded.id, decoded.reason))
-                continue
-            image, pixels_HW = decoded
-            stream.write(pixels_HW.tobytes())
-            kept.append(replace(image, offset=n_values))
-            n_values += pixels_HW.size
+        with closing(decode_rows(table, slice_rule, on_progress)) as images:
+            for decoded in images:
+                if isinstance(decoded, Bad):
+                    bad.append((decoded.id, decoded.reason))
+                    continue
+                stream.write(decoded.pixels_HW.data)
+                kept.append(_kept(decoded, offset=n_values))
+                n_values += decoded.pixels_HW.size
         stream.seek(0)
         if _write_npy_header(stream, n_values) != header_size:
             raise RuntimeError("the header of pixels.npy changed its size; numpy's format has changed.")
@@ -365,60 +346,25 @@ def _build(
     (building / "cohort.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
+def _kept(image: Decoded, *, offset: int) -> _Kept:
+    height, width = image.pixels_HW.shape
+    return _Kept(
+        row=image.row,
+        roi=image.roi,
+        shape=(height, width),
+        offset=offset,
+        spacing=image.spacing,
+        channels=image.channels,
+        pixel_digest=image.pixel_digest,
+        thumbnail_HW=image.thumbnail_HW,
+    )
+
+
 def _write_npy_header(stream: BinaryIO, n_values: int) -> int:
     """Write the header of a flat float32 array; numpy leaves room in it for the length to grow."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (n_values,)}
     np.lib.format.write_array_header_1_0(stream, header)
     return stream.tell()
-
-
-def _decode_all(
-    table: LabelTable, slice_rule: SliceRule, pool: ThreadPoolExecutor, on_progress: OnProgress | None
-) -> Iterator[tuple[_Kept, Pixels] | _Bad]:
-    """Every row, decoded, in order, with at most ``CHUNK`` pictures in memory."""
-    archive = read_npz_pictures(table.data) if table.rows[0].path is None else {}
-    _check_archive_lengths(table, archive)
-    for start in range(0, len(table.rows), CHUNK):
-        chunk = table.rows[start : start + CHUNK]
-        yield from pool.map(lambda row: _decode(row, slice_rule, archive), chunk)
-        if on_progress is not None:
-            on_progress(start + len(chunk), len(table.rows))
-
-
-def _check_archive_lengths(table: LabelTable, archive: Mapping[str, Any]) -> None:
-    labelled = {split: sum(row.split == split for row in table.rows) for split in {row.split for row in table.rows}}
-    for split, count in sorted(labelled.items()) if archive and table.is_whole else ():
-        found = len(archive.get(split, ()))
-        if found != count:
-            raise DataError(f"'{table.data}' has {count} {split}_labels and {found} {split}_images; expected as many.")
-
-
-def _decode(row: LabelledImage, slice_rule: SliceRule, archive: Mapping[str, Any]) -> tuple[_Kept, Pixels] | _Bad:
-    try:
-        if row.path is None:
-            picture = npz_picture(archive[row.split][int(row.id.rpartition("/")[2])])
-        else:
-            picture = read_picture(row.path, slice_rule=slice_rule)
-        height, width = picture.pixels_HW.shape
-        roi = row.roi
-        if row.mask is not None:
-            roi = read_mask_box(row.mask, shape=(height, width), slice_rule=slice_rule)
-        if roi is not None and (roi[0] + roi[2] > width or roi[1] + roi[3] > height):
-            raise DataError(f"has the roi {roi} outside its {width}x{height} pixels (x, y, w, h); correct the roi.")
-    except (DataError, OSError) as error:
-        return _Bad(id=row.id, reason=str(error))
-    content = repr((height, width)).encode() + picture.pixels_HW.tobytes()
-    kept = _Kept(
-        row=row,
-        roi=roi,
-        shape=(height, width),
-        offset=0,
-        spacing=picture.spacing,
-        channels=picture.channels,
-        pixel_digest=hashlib.blake2b(content, digest_size=16).hexdigest(),
-        thumbnail_HW=thumbnail(picture.pixels_HW),
-    )
-    return kept, picture.pixels_HW
 
 
 def _refuse_bad(bad: Sequence[tuple[str, str]], n_good: int, source: str, skip_bad_images: bool) -> None:

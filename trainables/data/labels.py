@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import csv
+import os
 import re
+import stat
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from spaces.errors import nearest
-from trainables.data.readers import EXTENSIONS, SPLITS, format_of, read_npz_labels
+from trainables.data.archives import SPLITS, labels_apart
+from trainables.data.readers import EXTENSIONS, format_of
+from trainables.data.tables import MAX_LINES, Row, check_cell, read_table
+from trainables.data.untrusted import quoted, why_not_regular, why_unreadable
 from trainables.errors import DataError
 
 Box: TypeAlias = tuple[int, int, int, int]
@@ -20,7 +24,6 @@ Box: TypeAlias = tuple[int, int, int, int]
 LABELS_FILE = "labels.csv"
 REQUIRED_COLUMNS = ("path", "label")
 COLUMNS = (*REQUIRED_COLUMNS, "patient", "site", "split", "mask", "roi")
-MAX_TABLE_BYTES = 100 * 2**20
 
 NEGATIVE_NAMES = frozenset(
     {"0", "normal", "n", "healthy", "negative", "neg", "benign", "control", "controls", "no", "false", "absent"}
@@ -96,11 +99,13 @@ def read_labels(data: Path, labels: Path | str | None = None) -> LabelTable:
         DataError: names the file or flag, what was found, what was expected and what to do.
     """
     data = Path(data)
-    if not data.exists():
-        raise DataError(f"--data '{data}' does not exist; give a folder of images or a MedMNIST .npz file.")
-    if data.is_file():
+    reason = why_not_regular(data)
+    if reason is not None and reason != "is a folder":
+        raise DataError(f"--data {quoted(str(data))} {reason}; give a folder of images or a MedMNIST .npz file.")
+    check_cell(str(data), "path", "--data")
+    if reason is None:
         table = _archive_table(data, labels)
-    elif labels is not None or (data / LABELS_FILE).is_file():
+    elif labels is not None or os.path.lexists(data / LABELS_FILE):
         table = _csv_table(data, labels)
     else:
         table = _folder_table(data)
@@ -149,9 +154,12 @@ def _archive_table(data: Path, labels: Path | str | None) -> LabelTable:
         raise DataError(f"--data '{data}' is a file but no .npz; give the folder that holds the images.")
     if labels is not None:
         raise DataError(f"--labels '{labels}' was given for '{data}', which brings its own labels; leave it out.")
+    for names in (found := labels_apart(data)).values():
+        for name in set(names):
+            check_cell(name, "label", f"'{data}'")
     rows = [
         LabelledImage(id=f"{split}/{index:06d}", path=None, label=label, patient=f"{split}/{index:06d}", split=split)
-        for split, names in read_npz_labels(data).items()
+        for split, names in found.items()
         for index, label in enumerate(names)
     ]
     if not rows:
@@ -161,49 +169,78 @@ def _archive_table(data: Path, labels: Path | str | None) -> LabelTable:
 
 def _folder_table(data: Path) -> LabelTable:
     """Every image below a class folder; files and folders whose names begin with a dot are passed over."""
-    root = data.resolve()
+    root = _resolved(data, "--data")
+    source = f"class folders of {data}"
     rows: list[LabelledImage] = []
-    for folder in sorted(each for each in data.iterdir() if each.is_dir() and not each.name.startswith(".")):
-        for path in sorted(folder.rglob("*")):
-            inside = path.relative_to(data)
-            if any(part.startswith(".") for part in inside.parts) or format_of(path) is None or not path.is_file():
+    for folder in sorted(each for each in _listed(data) if _is_folder(each) and not each.name.startswith(".")):
+        for path in _files_below(folder):
+            if format_of(path) is None:
                 continue
-            if not path.resolve().is_relative_to(root):
+            name = path.relative_to(data).as_posix()
+            for text, column in ((name, "path"), (folder.name, "label")):
+                check_cell(text, column, f"a file in the {source}")
+            if len(rows) == MAX_LINES:
+                raise DataError(f"--data '{data}' has more than {MAX_LINES} images; expected at most so many.")
+            inside = _resolved(path, quoted(str(path)))
+            if not inside.is_relative_to(root):
                 raise DataError(
                     f"'{path}' is a link that leaves the data folder '{data}'; expected every image inside. "
                     f"Copy the file into the folder."
                 )
-            name = inside.as_posix()
-            rows.append(LabelledImage(id=name, path=path.resolve(), label=folder.name, patient=name))
+            rows.append(LabelledImage(id=name, path=inside, label=folder.name, patient=name))
     if not rows:
         raise DataError(
             f"--data '{data}' has no images in class folders and no {LABELS_FILE}; expected CLASS/FILE with names in "
             f"{', '.join(EXTENSIONS)}, or a table with the columns {', '.join(REQUIRED_COLUMNS)}."
         )
-    _check_repeats(rows, f"class folders of {data}")
-    return LabelTable(data=data, source=f"class folders of {data}", rows=_sorted(rows), patients_known=False)
+    _check_repeats(rows, source)
+    return LabelTable(data=data, source=source, rows=_sorted(rows), patients_known=False)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Whatever is no folder below a folder, in any depth; links to folders below it are not followed."""
+    folders = [folder]
+    while folders:
+        for path in sorted(_listed(folders.pop())):
+            if path.name.startswith("."):
+                continue
+            if not _is_folder(path):
+                yield path
+            elif not path.is_symlink():
+                folders.append(path)
+
+
+def _is_folder(path: Path) -> bool:
+    return why_not_regular(path) == "is a folder"
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise DataError(
+            f"the folder {quoted(str(folder))} {why_unreadable(error)}; expected one that can be listed. Mend it."
+        ) from None
+
+
+def _resolved(path: Path, where: str) -> Path:
+    """The file that a path means, links followed. Raises: DataError where links go round, or no file is called so."""
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError):  # RuntimeError is what a loop of links raises before Python 3.13
+        raise DataError(f"{where} is a link that leads back to itself; expected a file. Remove it.") from None
 
 
 def _csv_table(data: Path, labels: Path | str | None) -> LabelTable:
     file, source = _find_table(data, labels)
-    if file.stat().st_size > MAX_TABLE_BYTES:
-        raise DataError(f"{source} is {file.stat().st_size} bytes; expected at most {MAX_TABLE_BYTES}.")
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            lines = [(number, cells) for number, cells in _numbered(csv.reader(stream, strict=True)) if any(cells)]
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{source} is no UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8."
-        ) from None
-    except csv.Error as error:
-        raise DataError(f"{source} is no comma-separated table ({error}); check its quotes.") from None
-    header = [name.strip() for name in lines[0][1]] if lines else []
+    lines = read_table(file, source)
+    header = lines[0].cells if lines else ()
     _check_header(header, source)
-    reader = _Rows(data=data, source=source, root=data.resolve(), header=tuple(header))
-    rows = [reader.row(number, cells) for number, cells in lines[1:]]
+    reader = _Rows(data=data, source=source, root=_resolved(data, "--data"), header=header)
+    rows = [reader.row(line) for line in lines[1:]]
     if not rows:
         raise DataError(f"{source} has no rows below its header; list one image a line.")
-    missing = [(number, row.path) for (number, _), row in zip(lines[1:], rows, strict=True) if not _exists(row.path)]
+    missing = [(line.line, row.path) for line, row in zip(lines[1:], rows, strict=True) if not _exists(row.path)]
     if missing:
         number, path = missing[0]
         raise DataError(
@@ -214,20 +251,16 @@ def _csv_table(data: Path, labels: Path | str | None) -> LabelTable:
     return LabelTable(data=data, source=source, rows=_sorted(rows), patients_known="patient" in header)
 
 
-def _numbered(reader: object) -> list[tuple[int, list[str]]]:
-    """Rows with the number of the line that they end on."""
-    return [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]  # type: ignore[attr-defined]
-
-
 def _find_table(data: Path, labels: Path | str | None) -> tuple[Path, str]:
     """The table's file and how sentences call it."""
     if labels is None:
         return data / LABELS_FILE, f"{LABELS_FILE} of {data}"
-    if (data / labels).is_file():
+    check_cell(str(labels), "path", "--labels")
+    if why_not_regular(data / labels) is None:
         return data / labels, f"{labels} of {data}" if not Path(labels).is_absolute() else str(labels)
-    if Path(labels).is_file():
+    if why_not_regular(Path(labels)) is None:
         return Path(labels), str(labels)
-    tables = sorted(path.name for path in data.glob("*.csv"))
+    tables = sorted(path.name for path in _listed(data) if path.name.endswith(".csv") and path.name.isprintable())
     hint = nearest(str(labels), tables) if tables else f"'{data}' holds no .csv file"
     raise DataError(f"--labels '{labels}' is neither a file in '{data}' nor a path; {hint}.")
 
@@ -235,13 +268,15 @@ def _find_table(data: Path, labels: Path | str | None) -> tuple[Path, str]:
 def _check_header(header: Sequence[str], source: str) -> None:
     for name in header:
         if name not in COLUMNS:
-            raise DataError(f"{source} has the unknown column '{name}'; {nearest(name, COLUMNS)} (comma-separated).")
+            raise DataError(
+                f"{source} has the unknown column {quoted(name)}; {nearest(name, COLUMNS)} (comma-separated)."
+            )
         if header.count(name) > 1:
             raise DataError(f"{source} has the column '{name}' {header.count(name)} times; keep one.")
     for name in REQUIRED_COLUMNS:
         if name not in header:
             raise DataError(
-                f"{source} has no column '{name}'; found {', '.join(header) or 'nothing'}, expected at least "
+                f"{source} has no column '{name}'; found {', '.join(header[:20]) or 'nothing'}, expected at least "
                 f"{', '.join(REQUIRED_COLUMNS)} in its first line."
             )
 
@@ -271,14 +306,16 @@ class _Rows:
     root: Path
     header: tuple[str, ...]
 
-    def row(self, number: int, cells: Sequence[str]) -> LabelledImage:
-        where = f"line {number} of {self.source}"
+    def row(self, line: Row) -> LabelledImage:
+        where, cells = f"line {line.line} of {self.source}", line.cells
         if len(cells) != len(self.header):
             raise DataError(
                 f"{where} has {len(cells)} cells; expected {len(self.header)} ({','.join(self.header)}). "
                 f"Quote cells that contain a comma."
             )
         named = dict(zip(self.header, cells, strict=True))
+        for name, cell in named.items():
+            check_cell(cell, name, where)
         for name in ("path", "label", "patient"):
             if named.get(name) == "":
                 raise DataError(f"{where} has an empty {name}; fill it in{_or_drop(name)}.")
@@ -286,7 +323,7 @@ class _Rows:
         name = path.relative_to(self.root).as_posix()
         mask = self._file(named["mask"], where) if named.get("mask") else None
         roi = _box(named["roi"], where) if named.get("roi") else None
-        if mask is not None and not mask.is_file():
+        if mask is not None and not _exists(mask):
             raise DataError(f"{where}: the mask '{named['mask']}' does not exist; correct the path.")
         if mask is not None and roi is not None:
             raise DataError(f"{where} has a mask and a roi; expected one of them. Empty one cell.")
@@ -303,7 +340,7 @@ class _Rows:
 
     def _file(self, given: str, where: str) -> Path:
         """The resolved file of a cell: inside the data folder, of a format that can be read."""
-        path = (self.root / given).resolve()
+        path = _resolved(self.root / given, f"{where}: '{given}'")
         if PurePosixPath(given).is_absolute() or not path.is_relative_to(self.root):
             raise DataError(
                 f"{where}: '{given}' leaves the data folder; expected a path relative to '{self.data}' and inside it. "
@@ -319,7 +356,13 @@ def _or_drop(name: str) -> str:
 
 
 def _exists(path: Path | None) -> bool:
-    return path is not None and path.is_file()
+    """Whether there is anything of that name; what is there and no regular file is a bad image, found in reading."""
+    try:
+        return path is not None and not stat.S_ISDIR(path.stat().st_mode)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 def _inside(path: Path | None, root: Path) -> str:
@@ -327,7 +370,7 @@ def _inside(path: Path | None, root: Path) -> str:
 
 
 def _box(given: str, where: str) -> Box:
-    numbers = re.fullmatch(r"(\d+)[,;](\d+)[,;](\d+)[,;](\d+)", given.replace(" ", ""))
+    numbers = re.fullmatch(r"(\d{1,9})[,;](\d{1,9})[,;](\d{1,9})[,;](\d{1,9})", given.replace(" ", ""))
     x, y, width, height = map(int, numbers.groups()) if numbers else (0, 0, 0, 0)
     if not (width and height):
         raise DataError(

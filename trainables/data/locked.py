@@ -5,81 +5,21 @@ Copies of their images that the choice could not know of are found when the set 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spaces.protocol import OWN_SPLITS
-from trainables.data.cohort import (
-    Cohort,
-    OnProgress,
-    decode,
-    file_digest,
-    files_of,
-    group_names,
-    table_digest,
-)
-from trainables.data.labels import LabelledImage, LabelTable, read_labels, split_named
-from trainables.data.readers import SliceRule
+from trainables.data.cohort import Cohort, file_digest, files_of, group_names
+from trainables.data.decoding import OnProgress
+from trainables.data.labels import LabelledImage, LabelTable
+from trainables.data.source import Source
 from trainables.data.splits import hold_out
 from trainables.errors import DataError
 from trainables.files import read_json, write_json
 from trainables.seeding import stream
 
 LOCKED_FILE = "locked.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """Where a search's images come from and how they are read: enough to read them again.
-
-    Args:
-        data: the folder or archive, absolute.
-        labels: another table than its labels.csv, or None.
-        split_file: a table of fixed parts, ``OWN_SPLITS``, or None.
-        slice_rule: which slice of a volume is read.
-        skip_bad_images: whether unreadable images are left out.
-        is_phantom: whether the images are synthetic.
-    """
-
-    data: str
-    labels: str | None = None
-    split_file: str | None = None
-    slice_rule: SliceRule = None
-    skip_bad_images: bool = False
-    is_phantom: bool = False
-
-    def table(self) -> LabelTable:
-        """The labelled images, with the parts of the split file where there is one. Raises: DataError."""
-        table = read_labels(Path(self.data), self.labels)
-        if self.split_file is None:
-            return table
-        return _with_parts(table, None if self.split_file == OWN_SPLITS else Path(self.split_file))
-
-    def absolute(self) -> Source:
-        """The same source, named so that it is found from every folder."""
-        inside = self.labels is None or (Path(self.data) / self.labels).is_file()
-        labels = self.labels if inside else str(Path(str(self.labels)).resolve())
-        own = self.split_file in (None, OWN_SPLITS)
-        split_file = self.split_file if own else str(Path(str(self.split_file)).resolve())
-        return replace(self, data=str(Path(self.data).resolve()), labels=labels, split_file=split_file)
-
-    def digest(self, table: LabelTable) -> str:
-        """The digest of a table's files, rows and reading: that of the cohort decoded from it."""
-        return table_digest(table, slice_rule=self.slice_rule, is_phantom=self.is_phantom)
-
-    def decode(self, table: LabelTable, *, cache: Path, on_progress: OnProgress | None = None) -> Cohort:
-        """Decode the images of a table. Raises: DataError on images that cannot be used."""
-        return decode(
-            table,
-            cache=cache,
-            skip_bad_images=self.skip_bad_images,
-            slice_rule=self.slice_rule,
-            is_phantom=self.is_phantom,
-            on_progress=on_progress,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,49 +181,6 @@ def _check_sides(table: LabelTable, held: LabelTable, kept: LabelTable) -> None:
         missing = sorted(set(table.classes) - set(side.classes))
         if missing:
             raise DataError(f"{name} of --split-file has no image of '{missing[0]}'; expected every class there.")
-
-
-def _with_parts(table: LabelTable, file: Path | None) -> LabelTable:
-    """A table whose rows have the parts of a file; of the labels themselves where there is none."""
-    if table.rows[0].path is None and file is not None:
-        raise DataError(
-            f"--split-file '{file}' was given with an archive, which has parts; use --split-file {OWN_SPLITS}."
-        )
-    where = f"the column 'split' of {table.source}" if file is None else f"'{file}'"
-    given = {row.id: row.split for row in table.rows} if file is None else _read_parts(file)
-    unknown = [name for name in given if name not in {row.id for row in table.rows}]
-    missing = [row.id for row in table.rows if not given.get(row.id)]
-    if unknown or missing:
-        name, problem = (missing[0], "has no part") if missing else (unknown[0], "is no image of the data")
-        raise DataError(
-            f"--split-file: {len(missing or unknown)} images have a fault in {where}, '{name}' {problem}; expected a "
-            f"row 'path,split' for every image, with train, val or test."
-        )
-    return replace(table, rows=tuple(replace(row, split=given[row.id]) for row in table.rows))
-
-
-def _read_parts(file: Path) -> dict[str, str]:
-    """Path to part, from the columns ``path`` and ``split`` of a CSV file; a short row has no part."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
-            reader = csv.DictReader(text)
-            rows = [(f"line {reader.line_num} of '{file}'", row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"--split-file '{file}' cannot be read ({error}); give a CSV with the columns path and split."
-        ) from None
-    if not rows or not {"path", "split"} <= set(rows[0][1]):
-        raise DataError(f"--split-file '{file}' lacks rows with the columns path and split; give a CSV that has them.")
-    parts: dict[str, str] = {}
-    for where, row in rows:
-        path, split = ((row[name] or "").strip() for name in ("path", "split"))
-        if not path and not split:
-            continue
-        if not path or path in parts:
-            problem = f"names '{path}' again" if path else "has a part and no path"
-            raise DataError(f"--split-file: {where} {problem}; expected one row for each image. Correct the row.")
-        parts[path] = split_named(split, where)
-    return parts
 
 
 def has_part(table: LabelTable, part: str) -> bool:

@@ -16,11 +16,11 @@ The rules, alike for every format:
 
 from __future__ import annotations
 
+import math
 import re
 import struct
-import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,6 +30,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.data.untrusted import opened, quoted, read_bytes, why_not_regular
 from trainables.errors import DataError
 
 READER_VERSION = 1
@@ -38,9 +39,8 @@ READER_VERSION = 1
 MIN_SIDE = 8
 MAX_SIDE = 16384
 MAX_VOXELS = MAX_SIDE**2
-MAX_NPZ_BYTES = 8 * 2**30
-
-SPLITS = ("train", "val", "test")
+MAX_FILE_BYTES = 8 * 2**30
+MAX_HEADER_BYTES = 2**20
 
 Pixels: TypeAlias = NDArray[np.float32]
 SliceRule: TypeAlias = str | int | None
@@ -124,8 +124,9 @@ def companions(path: Path) -> tuple[Path, ...]:
     """Every file that holds a part of the image: itself and, for a MetaImage header, its data file."""
     if format_of(path) != ".mhd":
         return (path,)
-    name = _meta_header(path.read_bytes())[0].get("ElementDataFile", "")
-    return path, _meta_data_file(path, name)
+    with opened(path, most=MAX_FILE_BYTES) as (stream, _):
+        header = _meta_header(stream.read(MAX_HEADER_BYTES))[0]
+    return path, _meta_data_file(path, header["ElementDataFile"])
 
 
 def _decode(path: Path, slice_rule: SliceRule) -> Picture:
@@ -133,7 +134,7 @@ def _decode(path: Path, slice_rule: SliceRule) -> Picture:
     if extension is None:
         raise DataError(f"is no supported image file; expected a name in {', '.join(EXTENSIONS)}.")
     form = FORMATS[extension]
-    content = path.read_bytes()
+    content = read_bytes(path, most=MAX_FILE_BYTES)
     if not content:
         raise DataError("is empty (0 bytes); copy it again.")
     if form.magic and not any(content.startswith(each) for each in form.magic):
@@ -142,15 +143,17 @@ def _decode(path: Path, slice_rule: SliceRule) -> Picture:
     reader = _open(path, form.image_io)
     try:
         image = reader.Execute()
-        array = _sitk().GetArrayFromImage(image)
+        array = import_simpleitk().GetArrayFromImage(image)
     except RuntimeError as error:
         raise DataError(f"cannot be decoded ({_reason(error)}); copy it again or convert it.") from None
     channels = image.GetNumberOfComponentsPerPixel()
-    pixels = _grey(array, channels) if channels > 1 else _real(array)
+    pixels = grey(array, channels) if channels > 1 else _real(array)
     pixels_HW = _one_slice(pixels, slice_rule)
     if min(pixels_HW.shape) < MIN_SIDE:
         raise DataError(f"is {_size(pixels_HW.shape)} pixels; expected at least {MIN_SIDE} a side.")
     spacing_x, spacing_y = image.GetSpacing()[:2]
+    if not (0 < spacing_x < math.inf and 0 < spacing_y < math.inf):
+        raise DataError(f"has pixels of {spacing_x:g} x {spacing_y:g} mm; expected positive lengths. Mend its header.")
     has_spacing = form.has_spacing
     if extension == ".dcm":
         has_spacing = image.HasMetaDataKey("0028|0030") or image.HasMetaDataKey("0018|1164")
@@ -163,7 +166,7 @@ def _decode(path: Path, slice_rule: SliceRule) -> Picture:
 
 def _open(path: Path, image_io: str) -> Any:
     """A SimpleITK reader that has read the header and found the size bearable."""
-    reader = _sitk().ImageFileReader()
+    reader = import_simpleitk().ImageFileReader()
     reader.SetImageIO(image_io)
     reader.SetFileName(str(path))
     try:
@@ -171,6 +174,8 @@ def _open(path: Path, image_io: str) -> Any:
     except RuntimeError as error:
         raise DataError(f"cannot be read ({_reason(error)}); copy it again or convert it.") from None
     size = tuple(int(side) for side in reader.GetSize())
+    if not size:
+        raise DataError("has no dimensions; expected a picture.")
     if max(size) > MAX_SIDE or np.prod([float(side) for side in size]) > MAX_VOXELS:
         raise DataError(
             f"has {_size(size)} pixels; expected at most {MAX_SIDE} a side and {MAX_VOXELS} in all. Make it smaller."
@@ -179,8 +184,8 @@ def _open(path: Path, image_io: str) -> Any:
 
 
 @cache
-def _sitk() -> ModuleType:
-    """SimpleITK, imported at first use, without its warnings on standard error."""
+def import_simpleitk() -> ModuleType:
+    """SimpleITK, imported where it is used, without its warnings on standard error."""
     import SimpleITK
 
     SimpleITK.ProcessObject_SetGlobalWarningDisplay(False)
@@ -193,7 +198,7 @@ def _reason(error: RuntimeError) -> str:
     return re.sub(r"\(0x[0-9a-f]+\)", "", line.rpartition("ERROR: ")[2]).strip()[:200]
 
 
-def _grey(array: NDArray[Any], channels: int) -> NDArray[Any]:
+def grey(array: NDArray[Any], channels: int) -> NDArray[Any]:
     """Luma of RGB or RGBA, channels last. Source: ITU-R BT.601-7, section 2.5.1."""
     if channels not in (3, 4):
         raise DataError(f"has {channels} channels; expected grey, RGB or RGBA.")
@@ -290,40 +295,69 @@ META_BYTES = {
 
 def _meta_header(content: bytes) -> tuple[dict[str, str], int]:
     """Fields of a MetaImage header and where it ends; ElementDataFile is its last line."""
-    marker = content.find(b"ElementDataFile", 0, 2**20)
+    marker = content.find(b"ElementDataFile", 0, MAX_HEADER_BYTES)
     end = content.find(b"\n", marker) if marker >= 0 else -1
     if marker < 0:
         raise _cut_off("its header has no ElementDataFile line")
     end = len(content) if end < 0 else end + 1
-    pairs = (line.partition("=") for line in content[:end].decode("latin-1").splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs}, end
+    if end > MAX_HEADER_BYTES:
+        raise _cut_off("its header does not end")
+    pairs = (line.partition("=") for line in content[:end].decode("latin-1").split("\n"))
+    header = {key.strip(): value.strip() for key, _, value in pairs}
+    if "ElementDataFile" not in header:  # SimpleITK would go on to another line, and open what that names
+        raise _cut_off("its first ElementDataFile is none that names a file")
+    return header, end
 
 
 def _meta_data_file(path: Path, name: str) -> Path:
     """The data file that a header names; it has to lie in the header's own folder."""
     data_file = path.parent / name
-    if not name or data_file.resolve().parent != path.resolve().parent:
-        raise DataError(f"names '{name}' as its data file; expected a single file in the header's own folder.")
-    if not data_file.is_file():
-        raise DataError(f"names the data file '{name}', which does not exist; copy it beside the header.")
+    try:
+        outside = not name or data_file.resolve().parent != path.resolve().parent
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: a loop of links
+        outside = True
+    if outside:
+        raise DataError(f"names {quoted(name)} as its data file; expected a single file in the header's own folder.")
+    reason = why_not_regular(data_file)
+    if reason is not None:
+        raise DataError(f"names the data file {quoted(name)}, which {reason}; copy it beside the header.")
     return data_file
 
 
 def _check_meta(content: bytes, path: Path) -> None:
     header, end = _meta_header(content)
     name = header["ElementDataFile"]
-    data = content[end:] if name == "LOCAL" else _meta_data_file(path, name).read_bytes()
+    data = content[end:] if name == "LOCAL" else read_bytes(_meta_data_file(path, name), most=MAX_FILE_BYTES)
     bytes_each = META_BYTES.get(header.get("ElementType", "").removesuffix("_ARRAY"))
     if header.get("BinaryData", "True").lower() != "true" or bytes_each is None:
-        raise DataError(f"has elements of type {header.get('ElementType')} or is text; expected binary numbers.")
-    sides = [int(side) for side in header.get("DimSize", "0").split()]
-    expected = int(np.prod(sides)) * int(header.get("ElementNumberOfChannels", 1)) * bytes_each
+        kind = quoted(header.get("ElementType", ""))
+        raise DataError(f"has elements of type {kind} or is text; expected binary numbers.")
+    try:
+        sides = [int(side) for side in header.get("DimSize", "0").split()]
+        channels = int(header.get("ElementNumberOfChannels", 1))
+    except ValueError:
+        raise _cut_off("its header's DimSize or ElementNumberOfChannels is no number") from None
+    _check_promise(product(sides))
+    expected = product([*sides, channels, bytes_each])
     if header.get("CompressedData", "False").lower() == "true":
         found = _inflated_size(data, expected, wbits=zlib.MAX_WBITS | 32)
     else:
         found = len(data)
     if found < expected:
         raise _cut_off(f"it holds {found} bytes of pixels, its header promises {expected}")
+
+
+def _check_promise(pixels: int) -> None:
+    """Raises: DataError on a header that promises more than is read, before anything is inflated for it."""
+    if pixels > MAX_VOXELS:
+        raise DataError(f"promises {pixels} pixels; expected at most {MAX_VOXELS} in all. Make it smaller.")
+
+
+def product(factors: Sequence[int]) -> int:
+    """The bytes that a header promises, never wrapping around. Raises: DataError on negative or absurd numbers."""
+    if any(factor < 0 for factor in factors) or len(factors) > 16 or max(factors, default=0) > 2**63:
+        raise _cut_off("its header promises an impossible size")
+    return math.prod(factors)
 
 
 def _check_nifti(content: bytes, path: Path) -> None:
@@ -338,9 +372,13 @@ def _check_nifti(content: bytes, path: Path) -> None:
         else:
             dims, bits = struct.unpack_from(f"{order}8h", head, 40), struct.unpack_from(f"{order}h", head, 72)[0]
             start = int(struct.unpack_from(f"{order}f", head, 108)[0])
-    except (struct.error, zlib.error):
+    except (struct.error, zlib.error, ValueError, OverflowError):  # the last two: an offset that is no number
         raise _cut_off("its header cannot be read") from None
-    expected = start + int(np.prod([max(1, side) for side in dims[1 : 1 + dims[0]]])) * bits // 8
+    if not 1 <= dims[0] <= 7 or bits < 0 or start < 0:
+        raise _cut_off("its header promises an impossible size")
+    pixels = product([max(1, side) for side in dims[1 : 1 + dims[0]]])
+    _check_promise(pixels)
+    expected = start + pixels * bits // 8
     found = _inflated_size(content, expected, wbits=31) if zipped else len(content)
     if found < expected:
         raise _cut_off(f"it holds {found} bytes, its header promises {expected}")
@@ -350,10 +388,10 @@ def _inflated_size(data: bytes, expected: int, *, wbits: int) -> int:
     """Bytes that compressed data inflates to; 0 where it is damaged or cut short.
 
     The stream is inflated to its checksum but never kept. It is given up, as large enough, where it grows past
-    what the header promises or past what is read at all.
+    what the header promises.
     """
     inflater = zlib.decompressobj(wbits=wbits)
-    found, rest, limit = 0, data, min(expected, 16 * MAX_VOXELS) + 2**20
+    found, rest, limit = 0, data, expected + 2**20
     try:
         while rest and not inflater.eof and found <= limit:
             found += len(inflater.decompress(rest, 2**20))
@@ -383,77 +421,3 @@ FORMATS: Mapping[str, _Format] = {
     ".tiff": _TIFF,
 }
 EXTENSIONS: tuple[str, ...] = tuple(FORMATS)
-
-
-def read_npz_labels(path: Path) -> dict[str, tuple[str, ...]]:
-    """The labels of a MedMNIST archive, for each of the splits train, val and test that it has.
-
-    Args:
-        path: an .npz with ``train_images``, ``train_labels``, and likewise for val and test; labels (N,) or (N, 1).
-
-    Raises:
-        DataError: not such an archive.
-    """
-    labels: dict[str, tuple[str, ...]] = {}
-    for split, array in _npz_arrays(path, "labels").items():
-        if array.ndim == 2 and array.shape[1] == 1:
-            array = array[:, 0]
-        if array.ndim != 1 or array.dtype.kind not in "biuSU":
-            raise DataError(
-                f"{split}_labels of '{path}' has shape {array.shape} and type {array.dtype}; expected (N,) or (N, 1) "
-                f"whole numbers or names, one label an image."
-            )
-        labels[split] = tuple(str(label.decode() if isinstance(label, bytes) else label) for label in array.tolist())
-    return labels
-
-
-def read_npz_pictures(path: Path) -> dict[str, NDArray[Any]]:
-    """The images of a MedMNIST archive by split: arrays (N, H, W), or (N, H, W, 3) for colour.
-
-    Raises:
-        DataError: not such an archive.
-    """
-    images = _npz_arrays(path, "images")
-    for split, array in images.items():
-        colour = array.ndim == 4 and array.shape[-1] == 3
-        if not (array.ndim == 3 or colour) or array.dtype.kind not in "uif" or min(array.shape[1:3]) < MIN_SIDE:
-            raise DataError(
-                f"{split}_images of '{path}' has shape {array.shape} and type {array.dtype}; expected numbers "
-                f"(N, H, W) or (N, H, W, 3), at least {MIN_SIDE} pixels a side."
-            )
-    return images
-
-
-def npz_picture(array: NDArray[Any]) -> Picture:
-    """One entry (H, W) or (H, W, 3) of a MedMNIST archive as a picture.
-
-    Raises:
-        DataError: NaN, infinite or constant; the sentence begins with the reason.
-    """
-    pixels_HW = (_grey(array, 3) if array.ndim == 3 else array).astype(np.float32)
-    if not np.isfinite(pixels_HW).all():
-        raise DataError("has NaN or infinite pixels; expected finite numbers.")
-    if pixels_HW.min() == pixels_HW.max():
-        raise DataError(f"has the same value {pixels_HW.flat[0]:g} in every pixel; expected a picture.")
-    return Picture(pixels_HW=pixels_HW, spacing=None, channels=3 if array.ndim == 3 else 1)
-
-
-def _npz_arrays(path: Path, kind: str) -> dict[str, NDArray[Any]]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        if size > MAX_NPZ_BYTES:
-            raise DataError(f"'{path}' unpacks to {size} bytes; expected at most {MAX_NPZ_BYTES}. Use image files.")
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {split: arrays[f"{split}_{kind}"] for split in SPLITS if f"{split}_{kind}" in arrays.files}
-            names = sorted(arrays.files)
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"'{path}' cannot be read as .npz ({error}); download it again.") from None
-    if not found:
-        raise DataError(
-            f"'{path}' has the arrays {', '.join(names) or 'none'}; expected MedMNIST's train_{kind}, val_{kind}, "
-            f"test_{kind}, or some of them."
-        )
-    return found

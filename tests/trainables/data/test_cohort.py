@@ -31,7 +31,7 @@ def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **settings: object) -> None:
         raise AssertionError("an image was decoded")
 
-    monkeypatch.setattr(cohort_module, "read_picture", refuse)
+    monkeypatch.setattr(cohort_module, "decode_rows", refuse)
 
 
 def test_a_cohort_knows_its_images(cohort: Cohort) -> None:

@@ -132,7 +132,7 @@ def test_a_table_that_is_not_text_is_refused(folder: Path) -> None:
 
 
 def test_a_table_that_is_too_large_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainables.data.labels.MAX_TABLE_BYTES", 10)
+    monkeypatch.setattr("trainables.data.tables.MAX_TABLE_BYTES", 10)
     with pytest.raises(DataError, match="expected at most 10"):
         read_labels(table(folder, "path,label", "a/1.png,x"))
 

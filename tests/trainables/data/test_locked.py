@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 import trainables.data.cohort as cohort_module
 from spaces.protocol import OWN_SPLITS
 from tests.trainables.conftest import write_images
-from trainables.data.locked import LockedTest, Source, has_part, lock
-from trainables.data.readers import Picture
+from trainables.data.decoding import Bad, Decoded
+from trainables.data.labels import LabelTable
+from trainables.data.locked import LockedTest, has_part, lock
+from trainables.data.source import Source
 from trainables.errors import DataError
 
 
@@ -29,10 +32,10 @@ def locked_of(folder: Path, share: float = 0.2, seed: int = 0) -> LockedTest:
 
 
 def test_locking_opens_no_image(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*given: object, **settings: object) -> Picture:
+    def refuse(*given: object, **settings: object) -> None:
         raise AssertionError("an image was decoded")
 
-    monkeypatch.setattr(cohort_module, "read_picture", refuse)
+    monkeypatch.setattr(cohort_module, "decode_rows", refuse)
     locked = locked_of(folder)
     assert (locked.classes, locked.counts, len(set(locked.patients))) == (("bright", "dark"), (4, 4), 4)
 
@@ -40,13 +43,13 @@ def test_locking_opens_no_image(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_the_search_reads_every_image_but_the_locked_ones(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    locked, read = locked_of(folder), cohort_module.read_picture
+    locked, read = locked_of(folder), cohort_module.decode_rows
 
-    def guarded(path: Path, **settings: object) -> Picture:
-        assert path.name not in locked.ids, "a locked image was opened"
-        return read(path, **settings)  # type: ignore[arg-type]
+    def guarded(table: LabelTable, *settings: object) -> Generator[Decoded | Bad, None, None]:
+        assert not {row.id for row in table.rows} & set(locked.ids), "a locked image was opened"
+        return read(table, *settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(cohort_module, "read_picture", guarded)
+    monkeypatch.setattr(cohort_module, "decode_rows", guarded)
     table = locked.source.table().part(locked.ids, inside=False)
     cohort = locked.source.decode(table, cache=tmp_path / "cache")
     assert len(cohort) == 32
@@ -163,7 +166,7 @@ def test_a_split_file_must_name_every_image_and_no_other(folder: Path) -> None:
     file.write_text(text.replace(",test", ",exam"))
     with pytest.raises(DataError, match="has the split 'exam'"):
         Source(data=str(folder), split_file=str(file)).table()
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match=r"--split-file '.*none\.csv' does not exist"):
         Source(data=str(folder), split_file=str(file.with_name("none.csv"))).table()
 
 

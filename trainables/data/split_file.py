@@ -1,0 +1,57 @@
+"""Fixed parts of a data set, train, val and test: from a file of their own, or from the labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from spaces.protocol import OWN_SPLITS
+from trainables.data.labels import LabelTable, split_named
+from trainables.data.tables import check_cell, read_table
+from trainables.data.untrusted import quoted
+from trainables.errors import DataError
+
+
+def with_parts(table: LabelTable, file: Path | None) -> LabelTable:
+    """A table whose rows have the parts of a file; of the labels themselves where there is none."""
+    if table.rows[0].path is None and file is not None:
+        raise DataError(
+            f"--split-file '{file}' was given with an archive, which has parts; use --split-file {OWN_SPLITS}."
+        )
+    where = f"the column 'split' of {table.source}" if file is None else f"'{file}'"
+    given = {row.id: row.split for row in table.rows} if file is None else _read_parts(file)
+    known = {row.id for row in table.rows}
+    unknown = [name for name in given if name not in known]
+    missing = [row.id for row in table.rows if not given.get(row.id)]
+    if unknown or missing:
+        name, problem = (missing[0], "has no part") if missing else (unknown[0], "is no image of the data")
+        raise DataError(
+            f"--split-file: {len(missing or unknown)} images have a fault in {where}, '{name}' {problem}; expected a "
+            f"row 'path,split' for every image, with train, val or test."
+        )
+    return replace(table, rows=tuple(replace(row, split=given[row.id]) for row in table.rows))
+
+
+def _read_parts(file: Path) -> dict[str, str]:
+    """Path to part, from the columns ``path`` and ``split`` of a CSV file; a short row has no part."""
+    lines = read_table(file, f"--split-file {quoted(str(file))}")
+    header = lines[0].cells if lines else ()
+    if len(lines) < 2 or header.count("path") != 1 or header.count("split") != 1:
+        raise DataError(
+            f"--split-file {quoted(str(file))} lacks rows with the columns path and split, each once; give a CSV that "
+            f"has them."
+        )
+    at = header.index("path"), header.index("split")
+    parts: dict[str, str] = {}
+    for line in lines[1:]:
+        where = f"line {line.line} of '{file}'"
+        path, split = (line.cells[index] if index < len(line.cells) else "" for index in at)
+        if not path and not split:
+            continue
+        check_cell(path, "path", where)
+        check_cell(split, "split", where)
+        if not path or path in parts:
+            problem = f"names '{path}' again" if path else "has a part and no path"
+            raise DataError(f"--split-file: {where} {problem}; expected one row for each image. Correct the row.")
+        parts[path] = split_named(split, where)
+    return parts
