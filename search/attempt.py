@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 
 from mlflow_tracking.live import LiveProjector
 from mlflow_tracking.projector import Projector
+from search.allotment import Allotment, allot
+from search.cluster_checks import check_nodes
+from search.commands import sync_command
 from search.display import Display
+from search.leaving import Leaving, Left
+from search.ray_start import join_cluster
 from search.settings import Resources, SettingsError
 from search.stop import Stop
-from search.tuning import Allotment, Tuning, allot, join_cluster
+from search.tuning import Tuning
+from trainables.errors import lacks_room
 from trainables.leases import DEAD_AFTER, Lease, held
 from trainables.ledger import Ledger
 from trainables.tune_trainable import FoldTrainable
@@ -26,7 +33,7 @@ class End:
     """How an attempt ended.
 
     Args:
-        exit_code: that of the signal that it received, or None.
+        exit_code: that of the signal that it received, or of what went wrong; None where there was neither.
         interrupted: whether trials are left unfinished.
         exhausted: whether there was no configuration left to try.
         page: the address of the trials in MLflow, if there is one.
@@ -48,7 +55,9 @@ def compute(
     finish: Callable[[bool], None] = lambda interrupted: None,
     trainable: type[FoldTrainable] = FoldTrainable,
 ) -> End:
-    """Run the trials of a ledger to their end, or to a signal; the record and MLflow are left in order.
+    """Run the trials of a ledger to their end, or until it has to be left; the record and MLflow are left in order.
+
+    It is left on a signal, at the end of the time budget, and where the storage is full.
 
     Args:
         ledger: what is computed.
@@ -60,7 +69,8 @@ def compute(
             were left unfinished, and then to be quick.
         trainable: what computes trials.
     """
-    stop = Stop()
+    leaving = Leaving(ledger, say=lambda text: console.print(text, style="yellow"), time_budget=resources.time_budget)
+    stop = Stop(on_note=lambda: leaving.because("Asked to stop"))
     interrupted = True
     with stop.handled():
         tracker = LiveProjector(projector, on_message=lambda text: console.print(text, style="yellow"))
@@ -68,14 +78,17 @@ def compute(
             ledger,
             allotment,
             resources,
+            leaving=leaving,
             on_change=tracker.poke,
             on_start=stop.only_note,
-            on_step=stop.honour,
             trainable=trainable,
         )
         try:
             tracker.start()
-            with Display(console, ledger, running=tuning.running, concurrency=allotment.concurrency):
+            with (
+                _noticing_full_storage(leaving, ledger),
+                Display(console, ledger, running=tuning.running, concurrency=allotment.concurrency),
+            ):
                 tuning.run()
             interrupted = any(trial.state == "unfinished" for trial in ledger.trials())
         except KeyboardInterrupt:
@@ -84,20 +97,46 @@ def compute(
         finally:
             stop.only_kill()
             try:
-                finish(interrupted)
+                with _noticing_full_storage(leaving, ledger):
+                    finish(interrupted)
             finally:
                 tracked = tracker.stop(interrupted=interrupted)
     if not tracked:
-        console.print("MLflow lacks the last results; they are on record, and going on writes them.", style="yellow")
-    return End(exit_code=stop.exit_code, interrupted=interrupted, exhausted=tuning.exhausted, page=tracker.page)
+        console.print(f"MLflow lacks the last results. They are on record: {sync_command(ledger)}", style="yellow")
+    if leaving.exit_code is not None:
+        console.print(f"{leaving.reason}. Nothing that was finished is lost; mend that, then go on.", style="red")
+    return End(
+        exit_code=stop.exit_code or leaving.exit_code,
+        interrupted=interrupted,
+        exhausted=tuning.exhausted,
+        page=tracker.page,
+    )
+
+
+@contextmanager
+def _noticing_full_storage(leaving: Leaving, ledger: Ledger) -> Iterator[None]:
+    """Leave the block, in order, where there is reason to leave the search, or no room to write its record."""
+    try:
+        yield
+    except Left:
+        pass
+    except Exception as error:
+        if not lacks_room(error):
+            raise
+        leaving.because_full(ledger.storage)
 
 
 def allotted(resources: Resources, *, trials: int, threads: int | None = None) -> Allotment:
     """Share the machine, or join the cluster asked for. Raises: SettingsError if a trial could never start."""
-    allotment = allot(resources, trials=trials, threads=threads)
     if resources.address is not None:
-        join_cluster(resources.address, allotment)
-    return allotment
+        return join_cluster(resources, trials=trials, threads=threads)
+    return allot(resources, trials=trials, threads=threads)
+
+
+def check_cluster(resources: Resources, storage: Path, images: Path, versions: Mapping[str, str]) -> None:
+    """Raises: SettingsError if a node of the cluster asked for would compute something else than the others."""
+    if resources.address is not None:
+        check_nodes(storage, images, versions)
 
 
 def check_threads(resources: Resources, threads: int) -> None:

@@ -6,22 +6,22 @@ tracked by what computes, resumes and tracks searches. It opens the locked test 
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from mlflow_tracking.connect import TrackingOutage, check_server
+from mlflow_tracking.connect import check_server
+from mlflow_tracking.live import LiveProjector
 from mlflow_tracking.names import CONFIRMATION_FILE, KIND_CONFIRM
 from mlflow_tracking.projector import Projector
-from search.attempt import allotted, check_threads, compute, driving
+from search.attempt import allotted, check_cluster, check_threads, compute, driving
 from search.candidates import MOST_REPEATS, Plan, affordable, candidates, plan, protocol_of, spent
+from search.commands import confirm_command
 from search.console import open_console
 from search.outcome import cautions, rank, write_outcome
 from search.pretrained import refuse_missing
@@ -29,6 +29,7 @@ from search.settings import Resources, SettingsError
 from search.storage import find_search
 from search.verdict import LEVEL, Verdict, judge
 from search.verdict_text import print_verdict, sentences
+from search.versions import versions
 from spaces.budget import budget_named
 from spaces.errors import InputError
 from spaces.presets import TABLES
@@ -36,7 +37,7 @@ from trainables.data.cohort import Cohort, Entry
 from trainables.data.evaluations import evaluations
 from trainables.data.locked import LockedTest, Unlocked
 from trainables.files import read_json, write_json
-from trainables.ledger import SHARED, Ledger, SearchRecord
+from trainables.ledger import IMAGES, SHARED, Ledger, SearchRecord
 from trainables.metrics.power import TYPICAL, detectable_difference, effective_images, resampled_power
 from trainables.seeding import stream
 
@@ -88,7 +89,7 @@ def confirm_search(storage: Path, name: str | None, wish: Wish, resources: Resou
         elif wish != Wish():
             raise SettingsError(
                 f"'{search.folder.name}' has a confirmation that is not finished, so that --top, --repeats and --again "
-                f"cannot be given; go on with it by {command(search)}"
+                f"cannot be given; go on with it by {confirm_command(search)}"
             )
         stopped = _run(search, confirmation, resources, console)
     if stopped is not None:
@@ -141,7 +142,7 @@ def confirm_at_the_end(
     except InputError as error:
         _say_not_confirmed(search, console, str(error))
     except KeyboardInterrupt:
-        console.print(f"Stopped before the confirmation began: {command(search)}")
+        console.print(f"Stopped before the confirmation began: {confirm_command(search)}")
         return 130
     return None
 
@@ -161,15 +162,20 @@ def _run(search: Ledger, confirmation: Ledger, resources: Resources, console: Co
     stopped = None
     if any(trial.state == "unfinished" for trial in confirmation.trials()):
         allotment = allotted(resources, trials=record.trials, threads=record.threads)
+        images = confirmation.storage / SHARED / IMAGES / record.data.digest
+        check_cluster(resources, confirmation.storage, images, versions())
         projector = Projector(confirmation, record.tracking_uri, kind=KIND_CONFIRM)
         end = compute(confirmation, projector, allotment, resources, console)
         if end.interrupted:
-            console.print(f"The confirmation is not finished. Go on: {command(search)}")
+            console.print(f"The confirmation is not finished. Go on: {confirm_command(search)}")
             return end.exit_code
         stopped = end.exit_code
     conclude(search, confirmation, console)
-    with suppress(TrackingOutage):  # the search's own projector brings the verdict too, when it is resumed
-        Projector(confirmation, record.tracking_uri, kind=KIND_CONFIRM).close(interrupted=False)
+    # a server that hangs costs no more than a tracker's patience, and a later sync brings the verdict
+    projector = Projector(confirmation, record.tracking_uri, kind=KIND_CONFIRM)
+    tracker = LiveProjector(projector, on_message=console.print)
+    tracker.start()
+    tracker.stop(interrupted=False)
     return stopped
 
 
@@ -224,12 +230,6 @@ def full_plan(search: Ledger) -> Plan | None:
     return plan(record, chosen, repeats=REPEATS, test_repeats=_test_repeats(search))
 
 
-def command(search: Ledger) -> str:
-    """The command that confirms a search."""
-    storage = "" if search.storage == Path("searches").resolve() else f" --storage {shlex.quote(str(search.storage))}"
-    return f"python search/run.py confirm {search.folder.name}{storage}"
-
-
 def start(search: Ledger, chosen: Plan, console: Console) -> Ledger:
     """Record a new confirmation; the locked test set is opened here.
 
@@ -239,7 +239,7 @@ def start(search: Ledger, chosen: Plan, console: Console) -> Ledger:
     refuse_missing(record.space, budget_named(record.budget))
     number = max((_number(path) for path in search.folder.glob(f"{FOLDER}*") if path.is_dir()), default=0) + 1
     protocol = protocol_of(record, repeats=chosen.repeats, test_repeats=chosen.test_repeats)
-    images = search.storage / SHARED / "images"
+    images = search.storage / SHARED / IMAGES
     opened = None if locked is None else _unlock(locked, images, console)
     cohort = Cohort.load(images / record.data.digest) if opened is None else opened.cohort
     fresh = replace(
@@ -377,5 +377,5 @@ def _say_not_confirmed(search: Ledger, console: Console, reason: str) -> None:
     again = " --again" if confirmations(search) else ""
     console.print(
         f"Not confirmed ({reason}): the scores above chose the best. To evaluate {len(whole.candidates)} policies "
-        f"again on fresh splits, about {duration(whole.seconds)} of computation: {command(search)}{again}"
+        f"again on fresh splits, about {duration(whole.seconds)} of computation: {confirm_command(search)}{again}"
     )

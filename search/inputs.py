@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from rich.console import Console
 
 from mlflow_tracking.connect import check_server, scheme, sqlite_path
+from search.allotment import Allotment
+from search.attempt import check_cluster
 from search.candidates import references_of
 from search.confirm import TEST_REPEATS
 from search.settings import NewSearch, SettingsError
 from search.storage import reserve
-from search.tuning import Allotment
+from search.storage_checks import probe_storage
 from search.verdict import LEVEL
+from search.versions import versions
 from search.warm_start import find_earlier, in_words, keep_earlier
 from spaces.errors import nearest
 from spaces.protocol import Protocol
 from trainables.data.cohort import Cohort
 from trainables.data.evaluations import evaluations
-from trainables.data.labels import positive_class
-from trainables.data.locked import LockedTest, Source, has_part, lock
+from trainables.data.labels import LabelTable, positive_class
+from trainables.data.locked import LockedTest, has_part, lock
 from trainables.data.phantom import PHANTOM_VERSION, write_phantom
-from trainables.ledger import SHARED, DataRecord, Ledger, SearchRecord
+from trainables.data.source import Source
+from trainables.errors import DataError
+from trainables.ledger import IMAGES, SHARED, DataRecord, Ledger, SearchRecord
 from trainables.metrics.catalogue import OF_PATIENTS, PATIENT_SCORES, SCORES, SECONDS
 from trainables.metrics.power import TYPICAL, detectable_difference, effective_images, locked_power
-
-_PACKAGES = (
-    "genmix-search",
-    "torch",
-    "ray",
-    "optuna",
-    "mlflow",
-    "scikit-learn",
-    "numpy",
-    "SimpleITK",
-    "diffusers",
-    "transformers",
-)
 
 
 def prepare(settings: NewSearch, allotment: Allotment, console: Console) -> Ledger:
@@ -50,13 +40,15 @@ def prepare(settings: NewSearch, allotment: Allotment, console: Console) -> Ledg
 
     Raises: InputError, as one sentence, on the first thing that cannot be used; nothing is left behind then.
     """
-    cohort, locked, protocol = _read(settings, console)
+    cohort, locked, protocol, source = _read(settings, console)
     splits = evaluations(cohort, protocol, seed=settings.seed)
     for metric in (settings.metric, *settings.further_metrics):
         _check_metric(metric, cohort)
     positive = _positive(settings.positive, cohort.classes)
     tracking_uri = absolute_uri(settings.tracking_uri)
     check_server(tracking_uri)
+    storage, installed = settings.storage.resolve(), versions()
+    check_cluster(settings.resources, storage, storage / SHARED / IMAGES / cohort.digest, installed)
     record = SearchRecord(
         name="",
         space=settings.space,
@@ -84,12 +76,13 @@ def prepare(settings: NewSearch, allotment: Allotment, console: Console) -> Ledg
         threads=allotment.cpus,
         tracking_uri=tracking_uri,
         created=time.time(),
-        versions=_versions(),
+        versions=installed,
         max_copy_rate=settings.max_copy_rate,
         sharing=settings.sharing,
         warm_start=settings.warm_start,
+        source=source.absolute(),
     )
-    told = find_earlier(settings.storage.resolve(), record)
+    told = find_earlier(storage, record, has_locked_test=locked is not None)
     ledger = Ledger(reserve(settings.storage, settings.name, settings.space.name))
     record = replace(record, name=ledger.folder.name)
     if locked is not None:
@@ -116,8 +109,41 @@ def absolute_uri(uri: str) -> str:
     return f"sqlite:///{path}" if path is not None else uri
 
 
-def _read(settings: NewSearch, console: Console) -> tuple[Cohort, LockedTest | None, Protocol]:
-    """The images that the search may see, what was locked away before, and how trials are judged."""
+def check_storage(storage: Path) -> None:
+    """Raises: SettingsError if a folder cannot hold searches."""
+    wrong = probe_storage(storage)
+    if wrong is not None:
+        raise SettingsError(f"--storage {storage} cannot be used ({wrong}); mend that, or name another folder.")
+
+
+def open_images(ledger: Ledger, console: Console) -> Path:
+    """The folder of a search's decoded images; where they have gone they are read again from where they came from.
+
+    Raises: DataError if they can be read nowhere, or are others.
+    """
+    folder, record = images_folder(ledger), ledger.search()
+    try:
+        Cohort.load(folder)
+    except DataError:
+        if record.source is None or not Path(record.source.data).exists():
+            raise
+        table, locked = record.source.table(), LockedTest.read(ledger.folder)
+        _decode(
+            record.source, table if locked is None else table.part(locked.ids, inside=False), folder.parent, console
+        )
+        Cohort.load(folder)
+    return folder
+
+
+def _decode(source: Source, table: LabelTable, cache: Path, console: Console) -> Cohort:
+    with console.status("reading images") as status:
+        return source.decode(
+            table, cache=cache, on_progress=lambda done, total: status.update(f"reading images {done}/{total}")
+        )
+
+
+def _read(settings: NewSearch, console: Console) -> tuple[Cohort, LockedTest | None, Protocol, Source]:
+    """The images that the search may see, what was locked away before, how trials are judged, and whence they come."""
     shared = settings.storage.resolve() / SHARED
     try:
         shared.mkdir(parents=True, exist_ok=True)
@@ -125,6 +151,7 @@ def _read(settings: NewSearch, console: Console) -> tuple[Cohort, LockedTest | N
         raise SettingsError(
             f"--storage {settings.storage} cannot be written ({error.strerror}); name a folder that can."
         ) from None
+    check_storage(settings.storage)
     data = settings.data
     if data is None:
         data = write_phantom(shared / f"phantom-v{PHANTOM_VERSION}")
@@ -145,13 +172,8 @@ def _read(settings: NewSearch, console: Console) -> tuple[Cohort, LockedTest | N
                 "--folds was given with a --split-file that has a part 'val'; trials are scored on it. Leave one out."
             )
         protocol = replace(protocol, kind="split", folds=1)
-    with console.status("reading images") as status:
-        cohort = source.decode(
-            table if locked is None else table.part(locked.ids, inside=False),
-            cache=shared / "images",
-            on_progress=lambda done, total: status.update(f"reading images {done}/{total}"),
-        )
-    return cohort, locked, protocol
+    searched = table if locked is None else table.part(locked.ids, inside=False)
+    return _decode(source, searched, shared / IMAGES, console), locked, protocol, source
 
 
 def _check_metric(metric: str, cohort: Cohort) -> None:
@@ -183,16 +205,6 @@ def _positive(given: str | None, classes: tuple[str, ...]) -> int:
     if given not in classes:
         raise SettingsError(f"--positive '{given}' is no class of the data; {nearest(given, classes)}.")
     return classes.index(given)
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def judged(record: SearchRecord) -> str:
@@ -257,4 +269,4 @@ def _lock_in_words(locked: LockedTest, *, references: int) -> str:
 
 def images_folder(ledger: Ledger) -> Path:
     """Where the decoded images of a search lie."""
-    return ledger.storage / SHARED / "images" / ledger.search().data.digest
+    return ledger.storage / SHARED / IMAGES / ledger.search().data.digest

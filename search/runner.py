@@ -2,70 +2,102 @@
 
 from __future__ import annotations
 
-import shlex
 import time
-from dataclasses import replace
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 
 from mlflow_tracking.address import ui_command
 from mlflow_tracking.connect import check_server
 from mlflow_tracking.projector import Projector
-from search.attempt import allotted, check_threads, compute, driving
+from search.allotment import Allotment
+from search.attempt import allotted, check_cluster, check_threads, compute, driving
+from search.commands import resume_command
 from search.confirm import confirm_at_the_end
 from search.console import open_console
-from search.inputs import absolute_uri, images_folder, prepare
+from search.inputs import absolute_uri, check_storage, open_images, prepare
 from search.outcome import print_outcome, write_outcome
 from search.pretrained import refuse_missing
 from search.settings import NewSearch, Resources, Resumption, SettingsError
 from search.storage import find_search
-from search.tuning import Allotment
+from search.unchanged import check_unchanged
+from search.versions import versions
 from spaces.budget import budget_named
 from spaces.presets import TABLES
-from trainables.data.cohort import Cohort
-from trainables.ledger import Ledger
+from trainables.ledger import Ledger, SearchRecord
 from trainables.session import stages_folder
 from trainables.stages import StageStore
 
 
-def start_search(settings: NewSearch) -> int:
-    """Run a new search to its end. Returns the exit code. Raises: InputError before any trial starts."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A search that was run: its record, and the exit code that says how that ended."""
+
+    ledger: Ledger
+    exit_code: int
+
+
+def start_search(settings: NewSearch) -> Finished:
+    """Run a new search to its end. Raises: InputError before any trial starts."""
     console = open_console()
     allotment = allotted(settings.resources, trials=settings.trials)
     ledger = prepare(settings, allotment, console)
     with driving(ledger, console):
-        return _run(ledger, allotment, settings.resources, console, confirm=settings.confirm)
+        code = _run(ledger, allotment, settings.resources, console, confirm=settings.confirm)
+    return Finished(ledger=ledger, exit_code=code)
 
 
-def resume_search(resumption: Resumption) -> int:
-    """Go on with a search. Returns the exit code. Raises: InputError before any trial starts."""
+def resume_search(resumption: Resumption) -> Finished:
+    """Go on with a search. Raises: InputError before any trial starts."""
     console = open_console()
     ledger = find_search(resumption.storage, resumption.name)
     record = ledger.search()
     check_threads(resumption.resources, record.threads)
-    trials = resumption.trials or record.trials
-    if trials < record.trials:
-        raise SettingsError(
-            f"--trials {trials} is less than the {record.trials} that '{ledger.folder.name}' was started with; give "
-            f"more, or leave it out."
-        )
-    tracking_uri = absolute_uri(resumption.tracking_uri or record.tracking_uri)
-    check_server(tracking_uri)
-    Cohort.load(images_folder(ledger))
+    enlarged = _enlarged(record, ledger.folder.name, resumption)
+    check_storage(ledger.storage)
+    note = check_unchanged(ledger, resumption.given)
+    if note is not None:
+        console.print(note, style="yellow")
+    check_server(enlarged.tracking_uri)
+    images = open_images(ledger, console)
     refuse_missing(record.space, budget_named(record.budget))
     with driving(ledger, console):
-        allotment = allotted(resumption.resources, trials=trials, threads=record.threads)
+        allotment = allotted(resumption.resources, trials=enlarged.trials, threads=record.threads)
+        check_cluster(resumption.resources, ledger.storage, images, versions())
+        ledger.write_search(enlarged)
         ended = sum(trial.state != "unfinished" for trial in ledger.trials())
-        console.print(f"Going on with {ledger.folder.name}: {ended} of {trials} trials have ended")
-        ledger.write_search(replace(record, name=ledger.folder.name, trials=trials, tracking_uri=tracking_uri))
-        return _run(ledger, allotment, resumption.resources, console, confirm=resumption.confirm)
+        console.print(f"Going on with {ledger.folder.name}: {ended} of {enlarged.trials} trials have ended")
+        code = _run(ledger, allotment, resumption.resources, console, confirm=resumption.confirm)
+    return Finished(ledger=ledger, exit_code=code)
+
+
+def _enlarged(record: SearchRecord, name: str, resumption: Resumption) -> SearchRecord:
+    """The record of a search under its folder's name, with the trials and folds that are wanted of it now.
+
+    Raises: SettingsError if that is less than what it was started with.
+    """
+    protocol = record.protocol
+    trials, repeats = resumption.trials or record.trials, resumption.repeats or protocol.repeats
+    for flag, wanted, had in (("--trials", trials, record.trials), ("--repeats", repeats, protocol.repeats)):
+        if wanted < had:
+            raise SettingsError(
+                f"{flag} {wanted} is less than the {had} that '{name}' was started with; give more, or leave it out."
+            )
+    return replace(
+        record,
+        name=name,
+        trials=trials,
+        protocol=replace(protocol, repeats=repeats),
+        folds=record.folds // protocol.repeats * repeats,
+        tracking_uri=absolute_uri(resumption.tracking_uri or record.tracking_uri),
+    )
 
 
 def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Console, *, confirm: bool) -> int:
-    """Compute a search's trials, say what came of them, and confirm the best where that is wanted and can be paid."""
+    """Compute a search's trials, say what came of them, confirm the best where wanted. Returns the exit code."""
     start = time.monotonic()
-    StageStore(stages_folder(ledger)).sweep()
+    _sweep(ledger)
     end = compute(
         ledger,
         Projector(ledger, ledger.search().tracking_uri),
@@ -74,6 +106,7 @@ def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Co
         console,
         finish=lambda interrupted: write_outcome(ledger, in_a_hurry=interrupted),
     )
+    _sweep(ledger)
     print_outcome(console, ledger)
     if end.exhausted:
         console.print("Every configuration of the grid has been tried.")
@@ -89,12 +122,17 @@ def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Co
     return 1 if any(trial.state == "failed" for trial in ledger.trials()) else 0
 
 
+def _sweep(ledger: Ledger) -> None:
+    """Remove what dead processes left among the stages; a storage that is full is swept another time."""
+    with suppress(OSError):
+        StageStore(stages_folder(ledger)).sweep()
+
+
 def _next_steps(console: Console, ledger: Ledger, page: str | None, *, more_to_do: bool) -> None:
     """Print the files and the exact next commands."""
     record, trials = ledger.search(), ledger.trials()
     ended = sum(trial.state != "unfinished" for trial in trials)
-    storage = "" if ledger.storage == Path("searches").resolve() else f" --storage {shlex.quote(str(ledger.storage))}"
-    resume = f"python search/run.py --resume {ledger.folder.name}{storage}"
+    resume = resume_command(ledger)
     console.print(f"\nResults: {ledger.folder / 'result.json'}")
     if (ledger.folder / "best.yaml").exists():
         console.print(f"Best configuration: {ledger.folder / 'best.yaml'}")

@@ -50,6 +50,10 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         self._running: set[str] = set()
         self._waiting = [trial.id for trial in ledger.trials() if trial.state == "unfinished"]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher to restore a run from it; here the ledger does that."""
+        return {}
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial for Tune's ``trial_id``: its settings, or Tune's mark that there are no more.
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from spaces.budget import Budget
 from spaces.errors import InputError
@@ -16,6 +18,10 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 MOST_AT_ONCE = 8
 """Trials at once on a machine without a GPU, however many cores it has, unless the user says otherwise."""
+
+
+EXIT_STORAGE_FULL = 75
+"""EX_TEMPFAIL of sysexits.h: try again later."""
 
 
 class SettingsError(InputError):
@@ -80,11 +86,17 @@ class NewSearch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumption:
-    """A search to go on with: ``name`` None means the latest of the storage; ``confirm`` as in ``NewSearch``."""
+    """A search to go on with.
+
+    ``name`` None means the latest of the storage; ``trials`` and ``repeats`` None leave them as they are; ``given`` is
+    what else was given of all that is fixed when a search starts, by the flag's name; ``confirm`` as in ``NewSearch``.
+    """
 
     name: str | None
     storage: Path
     trials: int | None
+    repeats: int | None
+    given: Mapping[str, Any]
     tracking_uri: str | None
     confirm: bool
     resources: Resources

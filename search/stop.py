@@ -15,14 +15,15 @@ class Stop:
     """Whether a signal has asked the search to stop: SIGINT (Ctrl-C) or SIGTERM (cluster schedulers).
 
     The first one ends the search in order, a later one ends the process at once, and the ledger is as safe then as
-    after a kill. While trials run the first one is only noted, and honoured between two steps of Ray Tune: an exception
-    raised wherever a signal happens to arrive may be swallowed there (a destructor, a callback from C) or leave Ray's
-    locks taken. Before that it raises KeyboardInterrupt where it arrives.
+    after a kill. While trials run the first one is only noted, and ``on_note`` called: an exception raised wherever a
+    signal happens to arrive may be swallowed there (a destructor, a callback from C) or leave Ray's locks taken. Before
+    that it raises KeyboardInterrupt where it arrives.
     """
 
     _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_note: Callable[[], None] = lambda: None) -> None:
+        self._on_note = on_note
         self._received: int | None = None
 
     @property
@@ -41,14 +42,9 @@ class Stop:
             self._handle(lambda number: before[number])
 
     def only_note(self) -> None:
-        """From now on the first signal waits for ``honour``. To be called after starting Ray, which sets handlers."""
+        """From now on the first signal is noted only. To be called after starting Ray, which sets handlers."""
         if self._received is None:
             self._handle(lambda number: self._note)
-
-    def honour(self) -> None:
-        """Raises: KeyboardInterrupt if a signal was received."""
-        if self._received is not None:
-            raise KeyboardInterrupt
 
     def only_kill(self) -> None:
         """From now on a signal ends the process at once."""
@@ -56,6 +52,7 @@ class Stop:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._received = number
+        self._on_note()
         self.only_kill()
 
     def _raise(self, number: int, frame: FrameType | None) -> None:

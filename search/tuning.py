@@ -1,29 +1,29 @@
-"""The one place that runs Ray Tune: it starts or joins Ray, runs the trials, and says how it ended."""
+"""The one place that runs Ray Tune: it runs the trials of a ledger, and keeps its record of those that died."""
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
-import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 from ray import tune
+from ray.exceptions import RayError
 
+from search.allotment import Allotment
+from search.leaving import Leaving, Left
 from search.objectives import objectives_of
 from search.outcome import rank
 from search.proposers import build_proposer
-from search.resource_classes import SHARE, ResourceClasses
+from search.ray_start import join_cluster, start_ray
 from search.sampler import LedgerSearcher
 from search.schedulers import build_scheduler, needs_fold_order
-from search.settings import MOST_AT_ONCE, Resources, SettingsError
+from search.settings import Resources
 from search.warm_start import kept_earlier
 from spaces.budget import budget_named
 from spaces.reference import reference_policies
@@ -31,66 +31,34 @@ from trainables.ledger import Ledger, SearchRecord
 from trainables.results import TrialResult
 from trainables.session import OWN_STAGES, stages_folder
 from trainables.stages import StageStore
-from trainables.tune_trainable import CHECKPOINT_SECONDS, FOLDS_IN_ORDER, GPUS, TRIAL, WEIGHTS, FoldTrainable
+from trainables.tune_trainable import (
+    CHECKPOINT_SECONDS,
+    FOLDS_DONE,
+    FOLDS_IN_ORDER,
+    GPUS,
+    STORAGE_FULL,
+    TRIAL,
+    WEIGHTS,
+    FoldTrainable,
+)
 
 _EVICT_EVERY = 30.0
 """Seconds between two looks at how much room the stages take, at least."""
 _EVICT_SHARE = 20.0
 """Times as long as a look takes, at least, no look is taken: with many stages each takes seconds."""
-_OBJECT_STORE_BYTES = 100 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Allotment:
-    """Trials at once, and the CPU threads and share of a GPU that each has."""
-
-    concurrency: int
-    cpus: int
-    gpus: ResourceClasses
-
-
-def allot(resources: Resources, *, trials: int, threads: int | None = None) -> Allotment:
-    """Share this machine among trials: what was asked for, and sensible values for the rest.
-
-    Args:
-        resources: as given on the command line.
-        trials: how many there are to run; no more run at once.
-        threads: CPU threads of a trial where a resumed search has fixed them.
-
-    Raises: SettingsError if a trial could never start.
-    """
-    cores = len(os.sched_getaffinity(0))
-    devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if resources.address is None and (resources.gpus_per_trial or 0) > devices:
-        raise SettingsError(
-            f"--gpus-per-trial {resources.gpus_per_trial:g} is more than the {devices} GPUs that PyTorch finds on this "
-            f"machine; give less, or join a cluster with --address."
-        )
-    if resources.address is None and (resources.cpus_per_trial or 0) > cores:
-        raise SettingsError(
-            f"--cpus-per-trial {resources.cpus_per_trial} is more than the {cores} cores of this machine; give less."
-        )
-    gpus = _gpu_classes(resources.gpus_per_trial, devices)
-    cpus = resources.cpus_per_trial or threads
-    most = int(devices / gpus.share) if gpus.share > 0 else cores // (cpus or 1)
-    concurrency = resources.concurrency or max(1, min(most, trials, MOST_AT_ONCE if not gpus.share else most))
-    return Allotment(concurrency=concurrency, cpus=cpus or max(1, cores // concurrency), gpus=gpus)
-
-
-def _gpu_classes(asked: float | None, devices: int) -> ResourceClasses:
-    """What was asked for, for every trial; else a share for small trials and a whole GPU for others."""
-    if asked is not None:
-        return ResourceClasses(share=asked, whole=asked)
-    if devices == 0:
-        return ResourceClasses(share=0.0, whole=0.0)
-    smallest = min(torch.cuda.get_device_properties(device).total_memory for device in range(devices))
-    return ResourceClasses(share=SHARE, whole=1.0, gpu_bytes=smallest)
+_DEATHS = 2
+"""Times in a row that a trial's process may die, and the trial is tried again. A node that dies is not its fault."""
+_NODE_DIED = "its node has died"
+_UNAVAILABLE = "temporarily unavailable"
+"""In Ray's words for what became of a process; the second where all of a node is gone and nobody knows so yet."""
+_NO_CONNECTIONS = 10
+"""Times that a trial's process may be unavailable before that counts as a death."""
 
 
 class _Watch(tune.Callback):  # type: ignore[misc]
     """Knows which trials run, records crashed workers, keeps only the leader's weights, wakes the tracker.
 
-    With a limit it also evicts the stages that were used least recently.
+    With a limit it also evicts the stages that were used least recently. A storage that is full makes it leave.
     """
 
     def __init__(
@@ -100,14 +68,16 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         *,
         stage_limit: int | None,
         on_change: Callable[[], None],
-        on_step: Callable[[], None],
+        leaving: Leaving,
     ) -> None:
         self._stage_limit = stage_limit
         self._evict_at = 0.0
         self._ledger = ledger
         self._record = record
         self._on_change = on_change
-        self._on_step = on_step
+        self._leaving = leaving
+        self._farthest: dict[str, int] = {}
+        self._unavailable: dict[str, int] = {}
         self.running: dict[str, str] = {}
         self._leader: str | None = None
         self._drop_files(*ledger.trial_ids())
@@ -118,7 +88,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         return {}
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self._on_step()
+        self._leaving.step(len(self.running))
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.running[trial.trial_id] = trial.config[TRIAL]
@@ -127,7 +97,19 @@ class _Watch(tune.Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        if result.get(FOLDS_DONE, 0) > self._farthest.get(trial.trial_id, 0):
+            self._farthest[trial.trial_id] = result[FOLDS_DONE]
+            trial.run_metadata.num_failures = 0
+        if STORAGE_FULL in result:
+            self._leaving.because_full(self._ledger.storage)
         self._on_change()
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        error = _last_error(trial)
+        if _UNAVAILABLE in error:
+            self._unavailable[trial.trial_id] = self._unavailable.get(trial.trial_id, 0) + 1
+        if _NODE_DIED in error or (_UNAVAILABLE in error and self._unavailable[trial.trial_id] <= _NO_CONNECTIONS):
+            trial.run_metadata.num_failures -= 1
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.running.pop(trial.trial_id, None)
@@ -137,7 +119,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.running.pop(trial.trial_id, None)
-        self._ledger.end_trial(trial.config[TRIAL], "failed", error=_reason(trial.get_error()))
+        self._ledger.end_trial(trial.config[TRIAL], "failed", error=_reason(_last_error(trial)))
         self._drop_files(trial.config[TRIAL])
         self._on_change()
 
@@ -164,11 +146,26 @@ class _Watch(tune.Callback):  # type: ignore[misc]
                 shutil.rmtree(self._ledger.trial_folder(trial_id) / OWN_STAGES, ignore_errors=True)
 
 
-def _reason(error: object) -> str:
-    """One line for what ended a worker process, twice in a row."""
-    lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
-    if not lines or "ActorDied" in str(error) or "ActorUnavailable" in str(error):
-        return "the trial's process died twice (killed, or out of memory)"
+def _words(error: RuntimeError) -> str:
+    """The first sentence of what Ray says, which may be pages."""
+    said = " ".join(str(error.__cause__).split())
+    return said.partition(". ")[0][:200] or type(error.__cause__).__name__
+
+
+def _last_error(trial: Any) -> str:
+    """What Tune noted when a trial's process failed last, on this machine; a copy in the storage may come later."""
+    try:
+        said = Path(str(trial.error_file)).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return said.rpartition("Failure # ")[2]
+
+
+def _reason(error: str) -> str:
+    """One line for what ended a worker process too many times in a row."""
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    if len(lines) < 2 or "actor died" in error or _UNAVAILABLE in error:
+        return f"the trial's process died {_DEATHS + 1} times in a row (killed, or out of memory)"
     return lines[-1]
 
 
@@ -179,10 +176,10 @@ class Tuning:
         ledger: the search; everything that matters is read from and written to it.
         allotment: what each trial may use.
         resources: the address of a cluster, and the time budget.
+        leaving: asked several times a second, between two steps of Ray Tune, whether to leave; what it raises ends the
+            trials and leaves ``run``.
         on_change: called in the driver's loop whenever a trial starts, reports or ends.
         on_start: called once Ray has started.
-        on_step: called several times a second between two steps of Ray Tune; what it raises ends the trials and leaves
-            ``run``.
         trainable: what computes trials.
     """
 
@@ -192,9 +189,9 @@ class Tuning:
         allotment: Allotment,
         resources: Resources,
         *,
+        leaving: Leaving,
         on_change: Callable[[], None],
         on_start: Callable[[], None],
-        on_step: Callable[[], None],
         trainable: type[FoldTrainable] = FoldTrainable,
     ) -> None:
         self._trainable = trainable
@@ -204,8 +201,9 @@ class Tuning:
         self._record = ledger.search()
         self._allotment = allotment
         self._resources = resources
+        self._leaving = leaving
         self._watch = _Watch(
-            ledger, self._record, stage_limit=resources.stage_limit, on_change=on_change, on_step=on_step
+            ledger, self._record, stage_limit=resources.stage_limit, on_change=on_change, leaving=leaving
         )
 
     def running(self) -> list[str]:
@@ -218,18 +216,47 @@ class Tuning:
         return self._searcher is not None and self._searcher.exhausted
 
     def run(self) -> None:
-        """Run until all trials have ended or the time budget is spent."""
-        if not ray.is_initialized():
-            _start_ray(self._allotment)
+        """Run until all trials have ended. Raises: Left, where there is reason to leave them.
+
+        Tune gives up altogether where Ray ends a process in a way that Tune does not know, as for lack of memory: the
+        trials then go on in another Tune run, unless that happens again and again.
+        """
+        in_vain = 0
         try:
-            self._on_start()
-            self._tuner().fit()
+            while True:
+                finished = self._finished_folds()
+                self._connect()
+                self._on_start()
+                try:
+                    self._tuner().fit()
+                    return
+                except RuntimeError as error:
+                    if not isinstance(error.__cause__, RayError):
+                        raise
+                    in_vain = 0 if self._finished_folds() > finished else in_vain + 1
+                    if in_vain > _DEATHS:
+                        self._leaving.because(f"Ray has ended trials again and again ({_words(error)})", exit_code=1)
+                        raise Left from error
+                    self._leaving.say(f"Ray has ended a trial ({_words(error)}); the trials go on.")
+                    ray.shutdown()
+                    self._watch.running.clear()
         finally:
             ray.shutdown()
 
+    def _connect(self) -> None:
+        """Start Ray, or join its cluster, unless that was done before the data was read."""
+        if ray.is_initialized():
+            return
+        if self._resources.address is None:
+            start_ray(self._allotment)
+        else:
+            join_cluster(self._resources, trials=self._record.trials, threads=self._allotment.cpus)
+
+    def _finished_folds(self) -> int:
+        return sum(len(trial.folds) for trial in self._ledger.trials())
+
     def _tuner(self) -> tune.Tuner:
         record, allotment = self._record, self._allotment
-        deadline = time.monotonic() + (self._resources.time_budget or float("inf"))
         self._searcher = LedgerSearcher(
             self._ledger,
             build_proposer(
@@ -244,23 +271,22 @@ class Tuning:
             references=reference_policies(record.space),
             wanted=record.trials,
             settings=self._settings,
-            may_propose=lambda: time.monotonic() < deadline,
+            may_propose=lambda: not self._leaving.wanted,
         )
         return tune.Tuner(
-            tune.with_resources(self._trainable, self._needs),
+            tune.with_resources(self._trainable, partial(_needs, allotment.cpus)),
             tune_config=tune.TuneConfig(
                 search_alg=self._searcher,
                 scheduler=build_scheduler(self._ledger),
                 num_samples=-1,
                 max_concurrent_trials=allotment.concurrency,
                 reuse_actors=True,
-                time_budget_s=self._resources.time_budget,
             ),
             run_config=tune.RunConfig(
                 name=f"attempt-{_next_attempt(self._ledger.folder / 'tune')}",
                 storage_path=str(self._ledger.folder / "tune"),
                 callbacks=[self._watch],
-                failure_config=tune.FailureConfig(max_failures=1),
+                failure_config=tune.FailureConfig(max_failures=_DEATHS),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 verbose=0,
             ),
@@ -277,80 +303,12 @@ class Tuning:
             FOLDS_IN_ORDER: needs_fold_order(self._record.scheduler),
         }
 
-    def _needs(self, settings: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """What Ray sets aside for a trial with these settings."""
-        return tune.PlacementGroupFactory([{"CPU": self._allotment.cpus, "GPU": settings[GPUS]}])
+
+def _needs(cpus: int, settings: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """What Ray sets aside for a trial with these settings; sent to Ray, so no method of what cannot be sent."""
+    return tune.PlacementGroupFactory([{"CPU": cpus, "GPU": settings[GPUS]}])
 
 
 def _next_attempt(folder: Path) -> int:
     taken = [int(path.name.partition("-")[2]) for path in folder.glob("attempt-*") if path.name[8:].isdigit()]
     return max(taken, default=0) + 1
-
-
-def join_cluster(address: str, allotment: Allotment) -> None:
-    """Connect to a running Ray cluster.
-
-    Args:
-        address: HOST:PORT of its head, or "auto" for the one this machine belongs to.
-        allotment: what each trial shall have.
-
-    Raises:
-        SettingsError: nothing answers there, or no node is large enough for a trial.
-    """
-    host, _, port = address.rpartition(":")
-    if address != "auto" and not (host and port.isdigit() and _answers(host, int(port))):
-        raise SettingsError(f"--address {address} does not answer; give HOST:PORT of a running Ray head, or 'auto'.")
-    _set_environment()
-    try:
-        ray.init(address=address, **_QUIET)
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise SettingsError(f"--address {address} cannot be joined ({reason}); check the head and its token.") from None
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(node.get("CPU", 0) >= allotment.cpus and node.get("GPU", 0) >= allotment.gpus.whole for node in nodes):
-        ray.shutdown()
-        raise SettingsError(
-            f"no node of the cluster at {address} has {allotment.cpus} CPUs and {allotment.gpus.whole:g} GPUs for one "
-            f"trial; give less with --cpus-per-trial and --gpus-per-trial."
-        )
-
-
-def _answers(host: str, port: int) -> bool:
-    try:
-        with socket.create_connection((host, port), timeout=5):
-            return True
-    except OSError:
-        return False
-
-
-_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-
-
-def _start_ray(allotment: Allotment) -> None:
-    """Start Ray on this machine alone, on loopback."""
-    _set_environment()
-    ray.init(
-        num_cpus=max(allotment.concurrency * allotment.cpus, 1),
-        include_dashboard=False,
-        _node_ip_address="127.0.0.1",
-        object_store_memory=_OBJECT_STORE_BYTES,
-        **_QUIET,
-    )
-
-
-def _set_environment() -> None:
-    """Tell Ray and its processes where this project lies, and to leave logging, files and signals to it."""
-    root = str(Path(__file__).resolve().parent.parent)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    os.environ.update(
-        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
-        TUNE_DISABLE_SIGINT_HANDLER="1",
-        TUNE_GLOBAL_CHECKPOINT_S="86400",
-        TUNE_DISABLE_STRICT_METRIC_CHECKING="1",
-        TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
-        RAY_AIR_NEW_OUTPUT="0",
-        RAY_DISABLE_FAILURE_SIGNAL_HANDLER="1",
-        RAY_USAGE_STATS_ENABLED="0",
-        RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
-    )
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""What a new search is told of earlier ones on the same data."""
+"""What a new search is told of earlier ones."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from trainables.results import FoldResult, TrialResult
 _FILE = "warm_start.json"
 
 
-def find_earlier(storage: Path, record: SearchRecord) -> list[EarlierTrial]:
+def find_earlier(storage: Path, record: SearchRecord, *, has_locked_test: bool) -> list[EarlierTrial]:
     """The ended trials of the searches that ``record`` names to start from, in the order in which it names them.
 
-    Scores are of the same fidelity where budget, protocol, seed, diseased class and threads are the same, so that folds
-    and stages are too.
+    Scores are of the same fidelity where images, budget, protocol, seed, diseased class and threads are the same, so
+    that folds and stages are too.
 
     Args:
         storage: the folder that all of them lie in.
         record: the new search.
+        has_locked_test: whether it locks images away, which a search of other images may have seen.
 
-    Raises: SettingsError if one is not there, or is of other data.
+    Raises: SettingsError if one is not there, is of other classes, or may have seen what is locked.
     """
     found: list[EarlierTrial] = []
     for name in record.warm_start:
@@ -37,11 +38,16 @@ def find_earlier(storage: Path, record: SearchRecord) -> list[EarlierTrial]:
         except SettingsError as error:
             raise SettingsError(f"--warm-start {name}: {error}") from None
         other = ledger.search()
-        if other.data.digest != record.data.digest:
+        if other.data.digest != record.data.digest and has_locked_test:
             raise SettingsError(
                 f"--warm-start {name} is a search of other images ({other.data.source}, digest {other.data.digest}) "
-                f"than this one ({record.data.source}, digest {record.data.digest}); name a search of the same data "
-                f"and, where there is one, the same locked test set."
+                f"than this one ({record.data.source}, digest {record.data.digest}), and may have seen what this one "
+                f"locks away; name a search with the same locked test set, or lock nothing."
+            )
+        if other.data.classes != record.data.classes:
+            raise SettingsError(
+                f"--warm-start {name} is a search of the classes {', '.join(other.data.classes)}, and this one has "
+                f"{', '.join(record.data.classes)}; name a search of the same classes."
             )
         same = _fidelity(other) == _fidelity(record)
         found += [
@@ -74,7 +80,7 @@ def _read(data: dict[str, Any]) -> EarlierTrial:
 
 def _fidelity(record: SearchRecord) -> tuple[object, ...]:
     shared = record.threads, record.sharing  # stages are found by other searches with these alone
-    return record.budget, record.protocol, record.seed, record.folds, record.data.positive, *shared
+    return record.data.digest, record.budget, record.protocol, record.seed, record.folds, record.data.positive, *shared
 
 
 def in_words(told: Sequence[EarlierTrial]) -> list[str]:
@@ -85,7 +91,7 @@ def in_words(told: Sequence[EarlierTrial]) -> list[str]:
         how = (
             "their scores are of the same fidelity"
             if trials[0].same_fidelity
-            else "their scores are of another fidelity (budget, folds or seed differ), and marked as such"
+            else "their scores are of another fidelity (images, budget, folds or seed differ), and marked as such"
         )
         count = f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'}"
         sentences.append(f"Warm start: the sampler knows {count} of {name}; {how}.")

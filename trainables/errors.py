@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from spaces.errors import InputError
 
 
@@ -20,6 +22,20 @@ _OF_MEMORY = ("out of memory", "alloc_failed", "can't allocate memory", "cannot 
 def lacks_memory(error: Exception) -> bool:
     """Whether an error says that memory was lacking, on the GPU or the CPU."""
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _OF_MEMORY)
+
+
+_OF_ROOM = ("no space left on device", "disk quota exceeded", "database or disk is full")
+
+
+def lacks_room(error: BaseException | None) -> bool:
+    """Whether an error, or what led to it, says that the storage is full; not every library raises an OSError then."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(sign in str(error).lower() for sign in _OF_ROOM):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class FinalTrialError(RuntimeError):

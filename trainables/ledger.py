@@ -5,13 +5,15 @@
     STORAGE/NAME/trials/ID/fold_K.json    one finished fold: scores, predictions, stages
     STORAGE/NAME/trials/ID/state.json     how the trial ended: completed, pruned or failed, and why
     STORAGE/NAME/trials/ID/out_of_memory.json  that an attempt at it lacked memory
+    STORAGE/NAME/signal                   whether running trials are asked to stop (not part of the record)
     STORAGE/NAME/trials/ID/progress.json  what it is doing now (not part of the record; may be lost)
     STORAGE/NAME/trials/ID/feature_map/   what figures show of the training images (not part of the record)
     STORAGE/NAME/locked.json              the locked test set, if there is one
     STORAGE/NAME/warm_start.json          trials of earlier searches that the sampler is told, if there are any
     STORAGE/NAME/confirm*/                confirmations: ledgers like this one
 
-A fold or state file, once written, is never written again.
+A fold or state file, once written, is never written again; but a completed trial of fewer folds than its search has
+been given since is unfinished, and ends once more.
 """
 
 from __future__ import annotations
@@ -28,10 +30,14 @@ from typing import Any, cast
 from spaces.protocol import Protocol
 from spaces.space import Assignment, Space
 from spaces.space_file import space_from_dict
+from trainables.data.source import Source
 from trainables.files import read_json, write_json
 from trainables.metrics.interval import Interval
 from trainables.results import FoldResult, TrialResult, TrialState
 
+_SIGNAL, _GO, _STOP = "signal", b"go  ", b"stop"
+IMAGES = "images"
+"""Where in the shared folder the decoded images lie, each set under its digest."""
 SHARED = "_shared"
 """The folder of a storage that all its searches share: decoded images, the phantom, stages. No search has its name."""
 
@@ -53,7 +59,7 @@ class DataRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRecord:
-    """What defines a search; all but ``trials`` stays as it was written first.
+    """What defines a search; all but ``trials`` and the repeats of its protocol stays as it was written first.
 
     ``protocol`` and ``budget`` (its name) fix what a trial computes, ``metric`` what is compared; ``folds`` is how many
     trainings and tests the protocol makes of a trial. ``threads`` is the
@@ -62,7 +68,7 @@ class SearchRecord:
     ``show_images`` False keeps patients' images out of tracking and reports.
     ``further_metrics`` are traded against ``metric``, by which the best trial is named.
     ``sharing`` says whether trials find each other's stages; ``warm_start`` names the searches of the same data whose
-    trials the sampler is told.
+    trials the sampler is told. ``source`` says where its images can be read again; None: that was not recorded.
     """
 
     name: str
@@ -85,6 +91,7 @@ class SearchRecord:
     further_metrics: tuple[str, ...] = ()
     sharing: bool = True
     warm_start: tuple[str, ...] = ()
+    source: Source | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -95,6 +102,7 @@ class SearchRecord:
             "data": asdict(self.data),
             "versions": dict(self.versions),
             "protocol": asdict(self.protocol),
+            "source": asdict(self.source) if self.source else None,
         }
 
     @classmethod
@@ -107,7 +115,9 @@ class SearchRecord:
         space = space_from_dict(data["space"], source="search.json")
         protocol = Protocol(**data["protocol"]) if "protocol" in data else Protocol(folds=data["folds"])
         lists = {field: tuple(data.get(field, ())) for field in ("further_metrics", "warm_start")}
-        return cls(**{**data, **lists, "space": space, "data": DataRecord(**stored), "protocol": protocol})
+        source = Source(**data["source"]) if data.get("source") else None
+        parsed = {"space": space, "data": DataRecord(**stored), "protocol": protocol, "source": source}
+        return cls(**{**data, **lists, **parsed})
 
 
 class Ledger:
@@ -127,8 +137,9 @@ class Ledger:
         return above.parent if (above / "search.json").exists() else above
 
     def write_search(self, record: SearchRecord) -> None:
-        """Record the search, or that more trials of it are wanted."""
+        """Record the search, or that more trials or folds of it are wanted."""
         write_json(self.folder / "search.json", record.to_dict())
+        self._ended.clear()
 
     def search(self) -> SearchRecord:
         """The search's record; read again only where its file has changed."""
@@ -193,11 +204,12 @@ class Ledger:
         error: str | None = None,
         intervals: Mapping[str, Interval] = MappingProxyType({}),
     ) -> None:
-        """Record how a trial ended; an end that is recorded already stays as it is."""
-        path = self.trial_folder(trial_id) / "state.json"
-        if not path.exists():
+        """Record how a trial ended; an end that is recorded already stays, unless the search has more folds since."""
+        if self.trial(trial_id).state == "unfinished":
             found = {name: asdict(interval) for name, interval in intervals.items()}
-            write_json(path, {"state": state, "error": error, "ended": time.time(), "intervals": found})
+            end = {"state": state, "error": error, "ended": time.time(), "intervals": found}
+            end["folds"] = self.search().folds
+            write_json(self.trial_folder(trial_id) / "state.json", end)
 
     def record_out_of_memory(self, trial_id: str, error: str) -> bool:
         """Record that a trial lacked memory; False if that had been recorded before."""
@@ -206,6 +218,26 @@ class Ledger:
             return False
         write_json(path, {"error": error, "time": time.time()})
         return True
+
+    def let_trials_run(self) -> None:
+        """Make the file in which trials look whether they are asked to stop. For the driver alone."""
+        (self.folder / _SIGNAL).write_bytes(_GO)
+
+    def ask_to_stop(self) -> None:
+        """Ask the trials that run to save what they are training, and to leave it; they stay unfinished.
+
+        The file is changed in place: that needs no room on a full storage, and who opens it on another node sees it,
+        where a network file system may remember for a minute that a file is not there.
+        """
+        with (self.folder / _SIGNAL).open("r+b") as file:
+            file.write(_STOP)
+
+    def asked_to_stop(self) -> bool:
+        """Whether running trials are asked to stop."""
+        try:
+            return (self.folder / _SIGNAL).read_bytes() == _STOP
+        except OSError:
+            return False
 
     def ran_out_of_memory(self, trial_id: str) -> bool:
         """Whether an attempt at a trial lacked memory."""
@@ -237,6 +269,8 @@ class Ledger:
         proposed = read_json(folder / "trial.json")
         end = read_json(folder / "state.json") if (folder / "state.json").exists() else {}
         numbers = sorted(int(path.stem.removeprefix("fold_")) for path in folder.glob("fold_*.json"))
+        if end.get("state") == "completed" and end.get("folds", len(numbers)) < self.search().folds:
+            end = {}
         folds = [self._fold(trial_id, number, predictions=predictions) for number in numbers]
         result = TrialResult(
             id=trial_id,

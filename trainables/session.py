@@ -18,11 +18,11 @@ from trainables.data.cohort import Cohort
 from trainables.data.evaluations import evaluations
 from trainables.data.locked import LockedTest
 from trainables.data.splits import FoldSplit
-from trainables.errors import FinalTrialError
+from trainables.errors import FinalTrialError, StopRequested
 from trainables.fold import Environment
 from trainables.fold_keys import FoldKeys
 from trainables.fold_order import StageStatus, furthest_behind, next_fold
-from trainables.ledger import SHARED, Ledger, SearchRecord
+from trainables.ledger import IMAGES, SHARED, Ledger, SearchRecord
 from trainables.stages import StageStore
 
 OWN_STAGES = "stages"
@@ -51,7 +51,7 @@ class Session:
         _check_packages()
         ledger = Ledger(folder)
         record = ledger.search()
-        cohort = Cohort.load(ledger.storage / SHARED / "images" / record.data.digest)
+        cohort = Cohort.load(ledger.storage / SHARED / IMAGES / record.data.digest)
         locked = LockedTest.read(folder)
         ids = locked.ids if locked is not None and record.protocol.test_repeats else ()
         splits = evaluations(cohort, record.protocol, seed=record.seed, locked=ids)
@@ -121,6 +121,8 @@ def _check_packages() -> None:
 
 
 class _Progress:
+    """Reports what a trial is doing; raises StopRequested once the search asks its trials to stop."""
+
     def __init__(self, ledger: Ledger, trial_id: str, fold: int) -> None:
         self._ledger = ledger
         self._trial_id = trial_id
@@ -130,6 +132,8 @@ class _Progress:
     def __call__(self, stage: str, done: int, total: int) -> None:
         if time.monotonic() - self._last >= _REPORT_EVERY:
             self._last = time.monotonic()
+            if self._ledger.asked_to_stop():
+                raise StopRequested
             self._ledger.write_progress(self._trial_id, fold=self._fold, stage=stage, done=done, total=total)
 
 

@@ -19,6 +19,8 @@ from trainables.stage_files import CHECKPOINT_SUFFIX, CHECKPOINTS, MANIFEST, is_
 
 TRAINING_FILE = "training.safetensors"
 """In the folder of a stage with a position: the state from which more steps go on."""
+_UNREADABLE = (OSError, SafetensorError, RuntimeError)
+"""Where a state has gone or is damaged; PyTorch raises a RuntimeError where a file vanishes while it is opened."""
 
 
 class StageCheckpoints:
@@ -63,7 +65,7 @@ class StageCheckpoints:
                 touch(path.parent)
                 if not is_whole(path):
                     continue
-            with suppress(OSError, SafetensorError):
+            with suppress(*_UNREADABLE):
                 state = load_file(path)
                 self.inherited = _seconds(path)
                 return state
@@ -101,7 +103,7 @@ def _seconds(path: Path) -> float:
             return float(read_json(path.with_name(MANIFEST))["seconds"])
         with safe_open(path, framework="pt") as file:
             return float(file.metadata()["seconds"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+    except (*_UNREADABLE, KeyError, TypeError, ValueError):
         return 0.0
 
 
@@ -110,5 +112,5 @@ def _done(path: Path) -> int | None:
     try:
         with safe_open(path, framework="pt") as file:
             return int(file.metadata()["done"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+    except (*_UNREADABLE, KeyError, TypeError, ValueError):
         return None

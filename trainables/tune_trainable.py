@@ -15,7 +15,7 @@ from ray import tune
 
 from spaces.config import trial_config
 from trainables import feature_map
-from trainables.errors import RetryableTrialError, lacks_memory
+from trainables.errors import RetryableTrialError, StopRequested, lacks_memory, lacks_room
 from trainables.feature_map import FeatureMap
 from trainables.pooled_intervals import score_intervals
 from trainables.results import FoldResult, summarise
@@ -32,6 +32,8 @@ GPUS = "gpus"
 CHECKPOINT_SECONDS = "checkpoint_seconds"
 FOLDS_IN_ORDER = "folds_in_order"
 OUT_OF_MEMORY = "out_of_memory"
+STOPPED = "stopped"
+STORAGE_FULL = "storage_full"
 
 
 class FoldTrainable(tune.Trainable):  # type: ignore[misc]
@@ -41,8 +43,8 @@ class FoldTrainable(tune.Trainable):  # type: ignore[misc]
     ``checkpoint_seconds`` (between two checkpoints of a training), ``folds_in_order`` (whether the scheduler counts on
     it). Folds that the ledger has already are reported again, not computed. What goes wrong is recorded in the ledger
     as the trial's end and reported as a finished trial, so that the process lives on. A trial that runs out of memory
-    for the first time stays unfinished, which the report says; failed input or output is raised, so that Tune tries
-    the trial once more in a new process.
+    for the first time stays unfinished, which the report says; so does one that is asked to stop, and one that finds
+    the storage full. Other failed input or output is raised, so that Tune tries the trial again in a new process.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -78,15 +80,19 @@ class FoldTrainable(tune.Trainable):  # type: ignore[misc]
             return {TRIAL: self._trial_id, "done": True}
         try:
             self._results.append(self._recorded.pop(0) if self._recorded else self._next())
+            if len(self._results) == len(self._session.splits):
+                self._complete()
+        except StopRequested:
+            return {TRIAL: self._trial_id, STOPPED: True, "done": True}
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
+            if lacks_room(error):
+                return {TRIAL: self._trial_id, STORAGE_FULL: message, "done": True}
             if lacks_memory(error):
                 return self._out_of_memory(message)
             if isinstance(error, OSError):
                 raise RetryableTrialError(message) from error
             return self._failed(message)
-        if len(self._results) == len(self._session.splits):
-            self._complete()
         return self._report()
 
     def _report(self) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from spaces.space import Assignment
 from tests.benchmarks.recorded_table import BUDGET, FOLDS, REPEATS, SCORES, TABLE, TABLE_SPACE, kind_of, write_table
 from trainables.data.evaluations import evaluations
 from trainables.data.labels import LabelTable
-from trainables.data.locked import Source
+from trainables.data.source import Source
 from trainables.errors import FinalTrialError
 from trainables.fold import Environment
 from trainables.session import use_threads

@@ -17,6 +17,7 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from search.cli import main
+from search.leaving import Leaving
 from search.outcome import cautions, format_score, policy, print_outcome, rank, result_data, write_outcome
 from search.tuning import _Watch
 from spaces.generators import GENERATORS
@@ -124,8 +125,7 @@ def test_result_json_holds_the_fidelity_of_folds_and_trials(copying: Ledger) -> 
 def test_only_the_leaders_weights_are_kept_and_a_copying_trial_leads_nothing(copying: Ledger) -> None:
     for trial in copying.trials():
         (copying.trial_folder(trial.id) / WEIGHTS).mkdir()
-    nothing = {"stage_limit": None, "on_change": lambda: None, "on_step": lambda: None}
-    watch = _Watch(copying, copying.search(), **nothing)
+    watch = watching(copying)
     assert kept_weights(copying) == ["t0001"]
     for score in (0.5, 0.99):
         trial_id = copying.add_trial({}, reference=None)
@@ -143,8 +143,13 @@ def test_without_sharing_a_trial_that_has_ended_leaves_no_stages(copying: Ledger
     going = copying.add_trial({}, reference=None)
     for trial_id in ("t0000", going):
         (copying.trial_folder(trial_id) / OWN_STAGES).mkdir()
-    _Watch(copying, copying.search(), stage_limit=None, on_change=lambda: None, on_step=lambda: None)
+    watching(copying)
     assert [path.parent.name for path in copying.folder.glob(f"trials/*/{OWN_STAGES}")] == [going]
+
+
+def watching(ledger: Ledger) -> _Watch:
+    leaving = Leaving(ledger, say=lambda text: None)
+    return _Watch(ledger, ledger.search(), stage_limit=None, on_change=lambda: None, leaving=leaving)
 
 
 def kept_weights(ledger: Ledger) -> list[str]:

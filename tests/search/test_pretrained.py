@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -104,7 +105,9 @@ def test_what_is_not_searched_is_checked_too() -> None:
 def started(monkeypatch: pytest.MonkeyPatch) -> list[NewSearch]:
     """What the command line would have started, on a machine with libraries and no model but folders."""
     searches: list[NewSearch] = []
-    monkeypatch.setattr(runner, "start_search", lambda settings: searches.append(settings) or 0)
+    monkeypatch.setattr(
+        runner, "start_search", lambda settings: searches.append(settings) or SimpleNamespace(exit_code=0)
+    )
     monkeypatch.setattr(
         "trainables.generators.pretrained.available",
         lambda generator, value: None if value == "none" or Path(value).is_dir() else f"{value} is not here.",

@@ -29,7 +29,7 @@ def earlier_search(storage: Path, name: str, record: SearchRecord) -> Ledger:
 def test_what_a_search_is_told_stays_with_it(tmp_path: Path) -> None:
     record = replace(made_up_record(), warm_start=("old",))
     old = earlier_search(tmp_path, "old", made_up_record())
-    told = find_earlier(tmp_path, record)
+    told = find_earlier(tmp_path, record, has_locked_test=True)
     assert [(each.search, each.same_fidelity, each.trial.config) for each in told] == [("old", True, {"affine": True})]
     new = Ledger(tmp_path / "new")
     new.folder.mkdir()
@@ -45,16 +45,28 @@ def test_what_a_search_is_told_stays_with_it(tmp_path: Path) -> None:
 )
 def test_scores_of_another_fidelity_are_marked(tmp_path: Path, change: dict[str, object]) -> None:
     earlier_search(tmp_path, "old", replace(made_up_record(), **change))
-    told = find_earlier(tmp_path, replace(made_up_record(), warm_start=("old",)))
+    told = find_earlier(tmp_path, replace(made_up_record(), warm_start=("old",)), has_locked_test=True)
     assert [each.same_fidelity for each in told] == [False]
     assert "of another fidelity" in in_words(told)[0]
 
 
-def test_a_search_of_other_images_or_none_is_refused(tmp_path: Path) -> None:
-    record = replace(made_up_record(), warm_start=("old",))
+def test_a_search_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="--warm-start old: no search was found"):
-        find_earlier(tmp_path, record)
+        find_earlier(tmp_path, replace(made_up_record(), warm_start=("old",)), has_locked_test=False)
+
+
+def test_a_search_of_other_images_is_of_another_fidelity_and_may_not_have_seen_what_is_locked(tmp_path: Path) -> None:
+    record = replace(made_up_record(), warm_start=("old",))
     other = replace(made_up_record().data, digest="other")
     earlier_search(tmp_path, "old", replace(made_up_record(), data=other))
-    with pytest.raises(SettingsError, match="is a search of other images"):
-        find_earlier(tmp_path, record)
+    assert [each.same_fidelity for each in find_earlier(tmp_path, record, has_locked_test=False)] == [False]
+    with pytest.raises(SettingsError, match=r"is a search of other images .* may have seen what this one locks away"):
+        find_earlier(tmp_path, record, has_locked_test=True)
+
+
+def test_a_search_of_other_classes_is_refused(tmp_path: Path) -> None:
+    record = replace(made_up_record(), warm_start=("old",))
+    other = replace(made_up_record().data, digest="other", classes=("a", "c"))
+    earlier_search(tmp_path, "old", replace(made_up_record(), data=other))
+    with pytest.raises(SettingsError, match="of the classes a, c, and this one has a, b"):
+        find_earlier(tmp_path, record, has_locked_test=False)

@@ -88,6 +88,7 @@ def test_a_trial_is_feasible_up_to_a_mean_copy_rate(
 
 def test_a_trial_is_read_back_as_it_was_recorded(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
+    ledger.write_search(made_up_record())
     trial_id = ledger.add_trial({"affine": True}, reference="affine")
     ledger.record_fold(trial_id, fold(1, auroc=0.1 + 0.2))
     ledger.record_fold(trial_id, fold(0, auroc=None))
@@ -100,6 +101,7 @@ def test_a_trial_is_read_back_as_it_was_recorded(tmp_path: Path) -> None:
 
 def test_a_recorded_fold_and_end_are_never_written_again(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
+    ledger.write_search(made_up_record())
     trial_id = ledger.add_trial({}, reference=None)
     ledger.record_fold(trial_id, fold(0, auroc=0.5))
     ledger.record_fold(trial_id, fold(0, auroc=0.9))
@@ -112,6 +114,7 @@ def test_a_recorded_fold_and_end_are_never_written_again(tmp_path: Path) -> None
 
 def test_predictions_are_read_where_they_are_asked_for_and_never_kept(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
+    ledger.write_search(made_up_record())
     trial_id = ledger.add_trial({}, reference=None)
     ledger.record_fold(trial_id, fold(0, auroc=0.5))
     ledger.end_trial(trial_id, "completed")
@@ -166,3 +169,34 @@ def test_the_intervals_of_a_completed_trial_are_on_record_and_taken_from_there(t
     trial = Ledger(tmp_path).trial(trial_id)
     assert trial.intervals == {"auroc": interval}
     assert score_intervals(trial, ledger.search()) == {"auroc": interval}
+
+
+def test_a_completed_trial_is_unfinished_once_its_search_has_more_folds(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.write_search(replace(made_up_record(), folds=1))
+    completed, pruned = (ledger.add_trial({}, reference=None) for _ in range(2))
+    ledger.record_fold(completed, fold(0, auroc=0.5))
+    for trial_id, state in ((completed, "completed"), (pruned, "pruned")):
+        ledger.end_trial(trial_id, state)
+    ledger.write_search(replace(made_up_record(), folds=2))
+    assert (ledger.trial(completed).state, ledger.trial(completed).ended) == ("unfinished", None)
+    assert ledger.trial(pruned).state == "pruned"
+    ledger.record_fold(completed, fold(1, auroc=0.7))
+    ledger.end_trial(
+        completed, "completed", intervals={"auroc": Interval(estimate=0.6, low=0.1, high=0.9, resamples=10)}
+    )
+    ended = Ledger(tmp_path).trial(completed)
+    assert (ended.state, len(ended.folds), set(ended.intervals)) == ("completed", 2, {"auroc"})
+    ledger.end_trial(completed, "failed")
+    assert Ledger(tmp_path).trial(completed).state == "completed"
+
+
+def test_running_trials_learn_that_they_are_asked_to_stop(tmp_path: Path) -> None:
+    ledger, other = Ledger(tmp_path), Ledger(tmp_path)
+    assert not other.asked_to_stop()
+    ledger.let_trials_run()
+    assert not other.asked_to_stop()
+    ledger.ask_to_stop()
+    assert other.asked_to_stop()
+    ledger.let_trials_run()
+    assert not other.asked_to_stop()

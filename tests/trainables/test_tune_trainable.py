@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from spaces.config import trial_config
 from spaces.parameter import Value
@@ -189,3 +191,39 @@ def test_the_first_lack_of_memory_leaves_a_trial_to_another_attempt_and_the_seco
     assert failed.state == "failed"
     assert "second time" in (failed.error or "")
     assert "generator.batch_size" in (failed.error or "")
+
+
+def test_a_trial_that_is_asked_to_stop_saves_what_it_trains_and_stays_unfinished(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask_in_mid_training(self: Ledger, trial_id: str, *, stage: str, done: int, **more: object) -> None:
+        if stage == "generator" and done == 1:
+            ledger.ask_to_stop()
+
+    monkeypatch.setattr("trainables.session._REPORT_EVERY", 0.0)
+    monkeypatch.setattr(Ledger, "write_progress", ask_in_mid_training)
+    ledger.let_trials_run()
+    assert trainable(ledger).step() == {"trial": "t0000", "stopped": True, "done": True}
+    assert ledger.trial("t0000").state == "unfinished"
+    checkpoints = list((ledger.storage / SHARED / "stages" / "checkpoints").glob("generator-*.safetensors"))
+    assert len(checkpoints) == 1
+    assert not list((ledger.storage / SHARED / "stages" / "leases").iterdir())
+    monkeypatch.undo()
+    ledger.let_trials_run()
+    report = trainable(ledger).step()
+    assert (report["folds_done"], len(ledger.trial("t0000").folds)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("I/O error: No space left on device")]
+)
+def test_a_full_storage_leaves_the_trial_unfinished(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(tune_trainable, "run_trial", full)
+    report = trainable(ledger).step()
+    assert report == {"trial": "t0000", "storage_full": f"{type(error).__name__}: {error}", "done": True}
+    assert ledger.trial("t0000").state == "unfinished"
