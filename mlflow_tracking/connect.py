@@ -23,6 +23,8 @@ from spaces.errors import InputError
 DEFAULT_URI = "sqlite:///mlflow.db"
 PROBE_SECONDS = 3.0
 DATABASE_SECONDS = 30.0
+FILE_SECONDS = 300.0
+"""A new SQLite file gets its tables first, which a busy machine may take minutes for; it cannot hang."""
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -142,7 +144,8 @@ def check_server(uri: str) -> None:
             f"The tracking address '{shown(uri)}' is not supported; expected a database or an HTTP server (MLflow no "
             f"longer takes folders): {_FORMS}."
         )
-    wrong = within(DATABASE_SECONDS if kind in _DATABASES else 2 * PROBE_SECONDS, lambda: _ask(uri), late="no answer")
+    patience = FILE_SECONDS if kind == "sqlite" else DATABASE_SECONDS if kind in _DATABASES else 2 * PROBE_SECONDS
+    wrong = within(patience, lambda: _ask(uri), late="no answer")
     if wrong is not None:
         raise TrackingError(
             f"The tracking address '{shown(uri)}' cannot be used ({wrong}); expected a working MLflow {_noun(uri)}: "

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from mlflow_tracking import names
 from spaces.parameter import format_value
 from trainables.ledger import SearchRecord
 from trainables.metrics.catalogue import maximizes
 from trainables.results import TrialResult
+
+RUNNING = "running"
+FINISHED = "finished"
+INTERRUPTED = "interrupted"
+ELSEWHERE = "running elsewhere"
+"""What a copy says of a search, and of its trials, that go on where another server is written to."""
 
 
 def trial_name(trial: TrialResult) -> str:
@@ -57,9 +64,20 @@ def mean_score(search: SearchRecord, trial: TrialResult) -> float | None:
     return trial.score(search.metric).mean
 
 
-def search_note(search: SearchRecord, trials: Sequence[TrialResult], *, state: str) -> str:
-    """The search run's note: where it stands, what is best, what to be wary of."""
-    lines = [f"# Search {search.name}", "", *_warnings(search), _standing(search, trials, state), ""]
+def search_note(
+    search: SearchRecord, trials: Sequence[TrialResult], *, state: str, running: Collection[str] = ()
+) -> str:
+    """The search run's note: where it stands, what to be wary of, what is best.
+
+    Where it stands comes first, as MLflow folds a note away after three lines.
+
+    Args:
+        search: the search.
+        trials: all of it.
+        state: of the search, one word or two.
+        running: ids of the unfinished trials that are computed at this moment.
+    """
+    lines = [f"**{_standing(search, trials, state, running)}**", *_renewal(state), "", *_warnings(search)]
     best = incumbent(search, trials)
     if best is None:
         some = any(trial.state == "completed" for trial in trials)
@@ -93,11 +111,34 @@ def _warnings(search: SearchRecord) -> list[str]:
     return lines
 
 
-def _standing(search: SearchRecord, trials: Sequence[TrialResult], state: str) -> str:
-    """How many trials ended how."""
-    counts = Counter(trial.state for trial in trials)
-    parts = [f"{counts[each]} {each}" for each in ("completed", "pruned", "failed", "unfinished") if counts[each]]
+def _standing(search: SearchRecord, trials: Sequence[TrialResult], state: str, running: Collection[str]) -> str:
+    """How many trials ended how, or are computed."""
+    counts = Counter("running" if trial.id in running else trial.state for trial in trials)
+    shown = ("completed", "pruned", "failed", "running", "unfinished")
+    parts = [f"{counts[each]} {each}" for each in shown if counts[each]]
     return f"{state.capitalize()}: {', '.join(parts) or 'no trial yet'}, of {search.trials} wanted."
+
+
+def _renewal(state: str) -> list[str]:
+    """How a reader sees whether what is said to run does run."""
+    if state == RUNNING:
+        return [f"The tag `{names.WRITTEN}` is renewed every minute while the search runs."]
+    if state == ELSEWHERE:
+        return [f"Copied while the search ran elsewhere, at the time that the tag `{names.WRITTEN}` says."]
+    return []
+
+
+def progress(search: SearchRecord, trials: Sequence[TrialResult], *, seconds_left: float | None) -> str:
+    """How far a search is, as in ``8/12 ended, 15 min left``: short, as pages cut tags."""
+    ended = sum(trial.state != "unfinished" for trial in trials)
+    left = f", {_duration(seconds_left)} left" if seconds_left is not None else ""
+    return f"{ended}/{max(search.trials, len(trials))} ended{left}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 3600:
+        return f"{max(1, round(seconds / 60))} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 2 * 86400 else f"{seconds / 86400:.0f} d"
 
 
 def trial_note(search: SearchRecord, trial: TrialResult) -> str:

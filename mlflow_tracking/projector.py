@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -14,14 +15,15 @@ from mlflow_tracking import names, notes, records
 from mlflow_tracking.address import page_address
 from mlflow_tracking.connect import OUTAGES, TrackingOutage, client_for, probe
 from mlflow_tracking.pictures import PicturesMissing, draw_map, draw_pictures, has_map
-from mlflow_tracking.remote import Remote, RemoteRun, open_remote, search_id
+from mlflow_tracking.remote import Remote, RemoteRun, Written, open_remote, search_id
 from trainables.feature_map import FOLDER
 from trainables.ledger import Ledger, SearchRecord
 from trainables.results import TrialResult
 
 _STATUS = {"completed": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
-_SEARCH_STATE = {None: "running", "FINISHED": "finished", "KILLED": "interrupted"}
-"""How a search run's state reads by the status that it ends in."""
+_RENEW_EVERY = 60.0
+"""Seconds after which the search's run is written again though nothing has happened."""
+_MOMENT = "%Y-%m-%d %H:%M:%S UTC"
 _SEARCH_FILES = (
     "result.json",
     "best.yaml",
@@ -69,14 +71,19 @@ class Projector:
         self._client: MlflowClient | None = None
         self._remote: Remote | None = None
         self._experiment_id: str | None = None
-        self._ended: str | None = None
-        self._written: object = None
+        self._state = notes.RUNNING
+        self._done: object = None
         self._hurry = False
         self._without_pictures = 0
         self._files_due = False
         self._complete: set[str] = set()
         self._course = 0
-        self._idle = {each.id: self._trace(each) for each in ledger.trials() if each.state == "unfinished"}
+        self._renewed: float | None = None
+        self._started = clock()
+        trials = ledger.trials()
+        self._ended_before = sum(each.state != "unfinished" for each in trials)
+        self._idle = {each.id: self._trace(each) for each in trials if each.state == "unfinished"}
+        self.written = Written()
 
     @property
     def page(self) -> str | None:
@@ -84,7 +91,7 @@ class Projector:
         return None if self._experiment_id is None else page_address(self._uri, self._experiment_id)
 
     def sync(self, *, pictures: int | None = None) -> int:
-        """Write what the server lacks; without a call to it if nothing changed.
+        """Write what the server lacks; without a call to it if nothing changed within the last minute.
 
         Args:
             pictures: draw at most so many sets of them, as drawing is slow; None for all. A trial has up to two sets:
@@ -97,8 +104,8 @@ class Projector:
             TrackingOutage: the server cannot be reached or refuses; the next call takes up from there.
         """
         search, trials = self._ledger.search(), self._ledger.trials()
-        state = (search.trials, self._ended, tuple((each.id, self._standing(each), len(each.folds)) for each in trials))
-        if state == self._written and not (self._without_pictures and pictures != 0):
+        state = (search.trials, self._state, tuple((each.id, self._standing(each), len(each.folds)) for each in trials))
+        if state == self._done and not self._is_due() and not (self._without_pictures and pictures != 0):
             return self._without_pictures
         try:
             self._reach()
@@ -109,29 +116,39 @@ class Projector:
         except BaseException:
             self._forget()
             raise
-        self._written = None if self._left_off() else state
+        self._done = None if self._left_off() else state
         return self._without_pictures
 
     def leave_off(self) -> None:
         """Make ``sync`` return after the trial that it is at, so that ``close`` can follow; from any thread."""
         self._hurry = True
 
-    def close(self, *, interrupted: bool) -> None:
+    def close(self, *, interrupted: bool, elsewhere: bool = False) -> None:
         """Write what the server lacks except pictures, and end every run: nothing stays RUNNING.
 
         A trial that is unfinished ends as KILLED until it is taken up again; so does the search if ``interrupted``.
         ``sync`` may be called afterwards to draw pictures, and ``close`` again where the search's files have changed.
 
+        Args:
+            interrupted: whether the search was left before its end.
+            elsewhere: whether it goes on, with another server; this one has a copy then.
+
         Raises:
             TrackingOutage: as ``sync``.
         """
-        self._ended = "KILLED" if interrupted else "FINISHED"
-        self._written = None
+        self._state = notes.ELSEWHERE if elsewhere else notes.INTERRUPTED if interrupted else notes.FINISHED
+        self._done = None
         self._files_due = True
         self.sync(pictures=0)
 
     def _left_off(self) -> bool:
-        return self._hurry and self._ended is None
+        return self._hurry and self._state == notes.RUNNING
+
+    def _is_due(self) -> bool:
+        """Whether it is time to say again that the search runs."""
+        if not self._of_search or self._state != notes.RUNNING:
+            return False
+        return self._renewed is None or not 0 <= self._clock() - self._renewed < _RENEW_EVERY
 
     def _reach(self) -> None:
         wrong = probe(self._uri)
@@ -143,7 +160,7 @@ class Projector:
     def _forget(self) -> None:
         """Forget what the server has: after an error nobody knows which of the calls arrived."""
         self._remote = None
-        self._written = None
+        self._done = None
         self._complete.clear()
         self._course = 0
 
@@ -152,11 +169,11 @@ class Projector:
         whole = search if self._of_search else self._whole.search()
         if self._remote is None:
             confirmation = None if self._of_search else search_id(search)
-            self._remote = open_remote(self._client, self._uri, whole, confirmation=confirmation)
+            self._remote = open_remote(self._client, self._uri, whole, confirmation=confirmation, written=self.written)
             self._experiment_id = self._remote.experiment_id
         remote = self._remote
         run = remote.search or self._create_search(remote, whole)
-        if self._ended is not None:
+        if self._state != notes.RUNNING:
             self._end_running(remote, run, trials)
         for trial in trials:
             if self._left_off():
@@ -168,6 +185,8 @@ class Projector:
             self._write_search(run, search, trials)
         elif run.state is None:  # nobody has followed the search itself so far
             run.set_status("KILLED", ended=records.milliseconds(self._clock()))
+        elif run.status == "RUNNING":
+            self._end_ownerless(run)
         if self._files_due:
             self._store_files(run)
             self._files_due = False
@@ -178,11 +197,11 @@ class Projector:
         """A trial's state; an unfinished one is running if it moved since the projector was made, or is new."""
         if trial.state != "unfinished":
             return trial.state
-        if self._ended is not None:
-            return "interrupted"
+        if self._state != notes.RUNNING:
+            return notes.ELSEWHERE if self._state == notes.ELSEWHERE else notes.INTERRUPTED
         if trial.id in self._idle and self._idle[trial.id] != self._trace(trial):
             del self._idle[trial.id]
-        return "interrupted" if trial.id in self._idle else "running"
+        return notes.INTERRUPTED if trial.id in self._idle else notes.RUNNING
 
     def _trace(self, trial: TrialResult) -> object:
         return len(trial.folds), self._ledger.progress(trial.id)
@@ -238,7 +257,7 @@ class Projector:
 
     def _set_status(self, run: RemoteRun, trial: TrialResult) -> None:
         standing = self._standing(trial)
-        status = _STATUS.get(standing, "RUNNING" if standing == "running" else "KILLED")
+        status = _STATUS.get(standing, "RUNNING" if standing == notes.RUNNING else "KILLED")
         run.set_status(status, ended=records.milliseconds(trial.ended or self._clock()))
 
     def _end_running(self, remote: Remote, search_run: RemoteRun, trials: Sequence[TrialResult]) -> None:
@@ -248,13 +267,22 @@ class Projector:
             if run is not None and run.status == "RUNNING":
                 self._set_status(run, trial)
         if self._of_search:
-            search_run.set_status(self._ended or "RUNNING", ended=records.milliseconds(self._clock()))
+            self._set_search_status(search_run)
+
+    def _set_search_status(self, run: RemoteRun) -> None:
+        status = {notes.RUNNING: "RUNNING", notes.FINISHED: "FINISHED"}.get(self._state, "KILLED")
+        run.set_status(status, ended=records.milliseconds(self._clock()))
 
     def _end_strays(self, remote: Remote, known: set[str]) -> None:
+        """End the runs that no driver goes on with: that of this ledger is the only one that a search has."""
         unknown = [run for trial_id, run in remote.trials.items() if trial_id not in known]
-        for run in (*remote.strays, *unknown):
+        for run in (*remote.strays, *unknown, *remote.others):
             if run.status == "RUNNING":
-                run.set_status("KILLED", ended=records.milliseconds(self._clock()))
+                self._end_ownerless(run)
+
+    def _end_ownerless(self, run: RemoteRun) -> None:
+        run.log(tags={names.STATE: notes.INTERRUPTED})
+        run.set_status("KILLED", ended=records.milliseconds(self._clock()))
 
     def _create_search(self, remote: Remote, search: SearchRecord) -> RemoteRun:
         tags = {**records.common_tags(search, search), names.KIND: names.KIND_SEARCH}
@@ -265,13 +293,31 @@ class Projector:
         if not run.has_parameters:
             run.log(parameters=records.search_parameters(search))
         run.log_data(search)
-        state = _SEARCH_STATE[self._ended]
-        note = notes.search_note(search, trials, state=state)
-        if note != run.note or state != run.state:
-            run.log(records.course(search, trials, after=self._course), tags={names.NOTE: note, names.STATE: state})
+        running = [each.id for each in trials if self._standing(each) == notes.RUNNING]
+        note = notes.search_note(search, trials, state=self._state, running=running)
+        if self._renewed is None and run.written is not None:
+            self._renewed = _parsed(run.written)
+        if note != run.note or self._state != run.state or self._is_due():
+            self._renewed = self._clock()
+            left = self._seconds_left(search, trials)
+            tags = {
+                names.NOTE: note,
+                names.STATE: self._state,
+                names.PROGRESS: notes.progress(search, trials, seconds_left=left),
+                names.WRITTEN: _moment(self._renewed),
+            }
+            run.log(records.course(search, trials, after=self._course), tags=tags)
             self._course = sum(each.ended is not None for each in trials)
-            run.note, run.state = note, state
-        run.set_status(self._ended or "RUNNING", ended=records.milliseconds(self._clock()))
+            run.note, run.state = note, self._state
+        self._set_search_status(run)
+
+    def _seconds_left(self, search: SearchRecord, trials: Sequence[TrialResult]) -> float | None:
+        """At the pace of the trials that ended since the projector was made; None where there is no pace, or no end."""
+        ended = sum(each.state != "unfinished" for each in trials)
+        here = ended - self._ended_before
+        if self._state != notes.RUNNING or here < 1 or ended >= search.trials:
+            return None
+        return (self._clock() - self._started) / here * (search.trials - ended)
 
     def _store_files(self, run: RemoteRun) -> None:
         """Store what the search's folder says of its outcome, and the sentences of its confirmation as a tag."""
@@ -326,6 +372,17 @@ class Projector:
             if probe(self._uri) is not None:
                 raise
             return _one_line(error)
+        return None
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime(_MOMENT)
+
+
+def _parsed(moment: str) -> float | None:
+    try:
+        return datetime.strptime(moment, _MOMENT).replace(tzinfo=UTC).timestamp()
+    except ValueError:
         return None
 
 

@@ -63,8 +63,11 @@ def search_parameters(search: SearchRecord) -> list[Param]:
 
 
 def fold_metrics(trial: TrialResult, fold: FoldResult) -> list[Metric]:
-    """A fold's scores at a time that follows from the record, so that a replay gives the same."""
-    when = milliseconds(trial.created + (fold.fold + 1) * fold.seconds)
+    """A fold's scores at a time that follows from the record, so that a replay gives the same.
+
+    It is a second after that of the fold before, whatever the folds took: they may be computed in another order.
+    """
+    when = milliseconds(trial.created + fold.fold + 1)
     fidelity = {names.fidelity(measure): value for measure, value in fold.fidelity.items()}
     values = {**fold.scores, **fidelity, names.SECONDS: fold.seconds}
     named = names.per_training if fold.locked else names.per_fold
@@ -72,7 +75,10 @@ def fold_metrics(trial: TrialResult, fold: FoldResult) -> list[Metric]:
 
 
 def summary(trial: TrialResult) -> list[Metric]:
-    """A finished trial's means and spreads over its folds; nothing for one that may still change."""
+    """A finished trial's means and spreads over its folds; nothing for one that may still change.
+
+    The step is the number of folds, so that a trial that is given more of them later shows what it has come to.
+    """
     if trial.state == "unfinished":
         return []
     values: dict[str, float | None] = {}
@@ -94,7 +100,7 @@ def summary(trial: TrialResult) -> list[Metric]:
         names.PEAK_MIB: max((fold.peak_bytes for fold in trial.folds), default=0) / 2**20,
     }
     when = milliseconds(trial.ended or trial.created)
-    return [Metric(name, value, when, 0) for name, value in values.items() if value is not None]
+    return [Metric(name, value, when, len(trial.folds)) for name, value in values.items() if value is not None]
 
 
 def ending(search: SearchRecord, trial: TrialResult, standing: str) -> dict[str, str]:

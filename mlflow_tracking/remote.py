@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -20,6 +21,16 @@ _PARAMETERS_PER_CALL = 100
 _RUNS_PER_PAGE = 500
 
 
+@dataclass(slots=True, kw_only=True)
+class Written:
+    """What has been written so far: runs created, values of metrics, files, and runs whose status was changed."""
+
+    runs: int = 0
+    values: int = 0
+    files: int = 0
+    statuses: int = 0
+
+
 class RemoteRun:
     """One run on the server, with what is known to have been logged to it.
 
@@ -27,11 +38,13 @@ class RemoteRun:
         client: writes to the server.
         run: the run as the server described it.
         is_new: whether it was created just now, so that nothing can have been logged to it.
+        written: counts what is written to it.
     """
 
-    def __init__(self, client: MlflowClient, run: Run, *, is_new: bool) -> None:
+    def __init__(self, client: MlflowClient, run: Run, *, is_new: bool, written: Written) -> None:
         tags, inputs = run.data.tags, run.inputs
         self._client = client
+        self._written = written
         self._known = set() if is_new else set(run.data.metrics)
         self._steps: dict[str, set[int]] = {}
         self.id: str = run.info.run_id
@@ -42,6 +55,7 @@ class RemoteRun:
         self.confirmation: str | None = tags.get(names.CONFIRMATION)
         self.pictures = {tag for tag in (names.SHEET, names.MAP) if tag in tags}
         self.note: str | None = tags.get(names.NOTE)
+        self.written: str | None = tags.get(names.WRITTEN)
         self.folds = {int(each) for each in tags.get(names.FOLDS_LOGGED, "").split(",") if each}
         self.has_parameters = bool(run.data.params)
         self.has_data = bool(inputs and inputs.dataset_inputs)
@@ -63,6 +77,7 @@ class RemoteRun:
             last = tags if tags and call == calls - 1 else {}
             run_tags = [RunTag(key, names.shortened(value)) for key, value in last.items()]
             self._client.log_batch(self.id, metrics=part, params=list(given), tags=run_tags)
+            self._written.values += len(part)
             for metric in part:
                 self._logged(metric.key).add(metric.step)
         self.has_parameters = self.has_parameters or bool(parameters)
@@ -97,38 +112,44 @@ class RemoteRun:
             self._client.update_run(self.id, status=status)
         else:
             self._client.set_terminated(self.id, status, end_time=ended)
+        self._written.statuses += 1
         self.status = status
 
     def log_file(self, path: Path) -> None:
         """Store a file as an artifact at the top of the run."""
         self._client.log_artifact(self.id, str(path))
+        self._written.files += 1
 
 
 class Remote:
     """A search's experiment on the server, and the runs in it of the search or of one of its confirmations.
 
     ``search`` is the run of the search itself, ``trials`` those of the trials by id. ``strays`` are runs that no
-    driver will ever go on with, such as a second one of a trial.
+    driver will ever go on with, such as a second one of a trial; ``others`` are runs of the search's other parts that
+    are shown as running: trials of its confirmations, or those of the search where a confirmation is meant.
 
     Args:
         client: reads and writes the server.
         experiment_id: the search's experiment.
         confirmation: the confirmation whose trials are meant; None for those of the search itself.
+        written: counts what is written.
     """
 
-    def __init__(self, client: MlflowClient, experiment_id: str, *, confirmation: str | None) -> None:
+    def __init__(self, client: MlflowClient, experiment_id: str, *, confirmation: str | None, written: Written) -> None:
         self._client = client
+        self._written = written
         self._kind = names.KIND_TRIAL if confirmation is None else names.KIND_CONFIRM
         self._confirmation = confirmation
         self.experiment_id = experiment_id
         self.search: RemoteRun | None = None
         self.trials: dict[str, RemoteRun] = {}
         self.strays: list[RemoteRun] = []
+        self.others: list[RemoteRun] = []
 
     def load(self) -> None:
         """Read the runs from the server; the oldest one counts where there are several of the same."""
         for run in _runs(self._client, self.experiment_id):
-            found = RemoteRun(self._client, run, is_new=False)
+            found = RemoteRun(self._client, run, is_new=False, written=self._written)
             if found.kind == names.KIND_SEARCH and self.search is None:
                 self.search = found
             elif found.kind == self._kind and found.confirmation == self._confirmation:
@@ -138,6 +159,8 @@ class Remote:
                     self.strays.append(found)
             elif found.kind == names.KIND_SEARCH:
                 self.strays.append(found)
+            elif found.status == "RUNNING" and found.kind in (names.KIND_TRIAL, names.KIND_CONFIRM):
+                self.others.append(found)
 
     def create_run(self, name: str, tags: Mapping[str, str], *, created: float) -> RemoteRun:
         """Create a run that started at ``created`` (seconds since the epoch)."""
@@ -147,16 +170,20 @@ class Remote:
             tags={key: names.shortened(value) for key, value in tags.items()},
             run_name=name,
         )
-        return RemoteRun(self._client, run, is_new=True)
+        self._written.runs += 1
+        return RemoteRun(self._client, run, is_new=True, written=self._written)
 
 
-def open_remote(client: MlflowClient, uri: str, search: SearchRecord, *, confirmation: str | None = None) -> Remote:
+def open_remote(
+    client: MlflowClient, uri: str, search: SearchRecord, *, written: Written, confirmation: str | None = None
+) -> Remote:
     """Find the search's experiment and runs on the server, or create the experiment.
 
     Args:
         client: reads and writes the server.
         uri: the tracking address; next to an SQLite file lie its artifacts.
         search: the search.
+        written: counts what is written.
         confirmation: see ``Remote``.
     """
     identity = search_id(search)
@@ -167,7 +194,7 @@ def open_remote(client: MlflowClient, uri: str, search: SearchRecord, *, confirm
             client.set_experiment_tag(experiment_id, names.VIEW, runs_view(search))
     else:
         experiment_id = _create_experiment(client, uri, search, identity)
-    remote = Remote(client, experiment_id, confirmation=confirmation)
+    remote = Remote(client, experiment_id, confirmation=confirmation, written=written)
     remote.load()
     return remote
 

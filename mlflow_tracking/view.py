@@ -36,7 +36,7 @@ def runs_view(search: SearchRecord) -> str:
 def _view(search: SearchRecord, most_parameters: int) -> dict[str, Any]:
     mean, spread = names.score(search.metric), names.spread(search.metric)
     ends = [names.low(search.metric), names.high(search.metric)] if search.metric in WITH_INTERVALS else []
-    metrics = [mean, spread, *ends, names.FOLDS_DONE]
+    metrics = [mean, spread, *ends, names.FOLDS_DONE, names.COST_SECONDS]
     if any(each.name.startswith("generator.") for each in search.space.dimensions):
         metrics += [names.fidelity(measure) for measure in _MEASURES]
     parameters = [names.valid_name(each.name) for each in search.space.dimensions[:most_parameters]]

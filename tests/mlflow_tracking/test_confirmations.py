@@ -39,7 +39,8 @@ def everything(uri: str) -> dict[tuple[str, ...], Any]:
     client = client_for(uri)
     found = {}
     for key, run in runs(uri).items():
-        tags = {name: value for name, value in run.data.tags.items() if name not in (names.PARENT, names.SHEET)}
+        changing = (names.PARENT, names.SHEET, names.WRITTEN)
+        tags = {name: value for name, value in run.data.tags.items() if name not in changing}
         steps = {
             name: sorted((each.step, each.value) for each in client.get_metric_history(run.info.run_id, name))
             for name in run.data.metrics
@@ -118,15 +119,34 @@ def test_a_search_that_nobody_follows_is_not_left_running(tmp_path: Path, uri: s
     assert {run.info.status for run in runs(uri).values()} == {"FINISHED"}
 
 
-def test_a_confirmation_touches_no_run_of_a_running_search(tmp_path: Path, uri: str) -> None:
+def test_a_confirmation_touches_no_run_of_its_search(tmp_path: Path, uri: str) -> None:
     ledger = searched(tmp_path / "runs")
-    live = Projector(ledger, uri)
     add_trial(ledger, REAL, folds=1, state="unfinished")
-    live.sync(pictures=0)
-    before = {key: value for key, value in everything(uri).items() if key[0] != names.KIND_CONFIRM}
-    assert before[names.KIND_TRIAL, "", "t0002"][1] == "RUNNING"
+    Projector(ledger, uri).close(interrupted=True)
+    before = everything(uri)
     project(confirmation(ledger), uri, names.KIND_CONFIRM)
     assert {key: value for key, value in everything(uri).items() if key[0] != names.KIND_CONFIRM} == before
+
+
+def test_what_a_killed_search_or_confirmation_left_running_is_ended_by_the_other(tmp_path: Path, uri: str) -> None:
+    ledger = searched(tmp_path / "runs")
+    add_trial(ledger, REAL, folds=1, state="unfinished")
+    Projector(ledger, uri).sync(pictures=0)  # and its process was killed
+    again = confirmation(ledger)
+    Projector(again, uri, kind=names.KIND_CONFIRM).sync(pictures=0)
+    found = runs(uri)
+    for key in ((names.KIND_SEARCH, "", ""), (names.KIND_TRIAL, "", "t0002")):
+        assert (found[key].info.status, found[key].data.tags[names.STATE]) == ("KILLED", "interrupted")
+    confirming = confirmation(ledger, number=2)
+    (confirming.trial_folder("t0001") / "state.json").unlink()
+    Projector(Ledger(confirming.folder), uri, kind=names.KIND_CONFIRM).sync(pictures=0)
+    client = client_for(uri)
+    (hanging,) = (run for key, run in runs(uri).items() if key[0] == names.KIND_CONFIRM and run.info.status == "KILLED")
+    client.update_run(hanging.info.run_id, status="RUNNING")
+    Projector(Ledger(ledger.folder), uri).sync(pictures=0)
+    assert client.get_run(hanging.info.run_id).info.status == "KILLED"
+    running = {key for key, run in runs(uri).items() if run.info.status == "RUNNING"}
+    assert running == {(names.KIND_SEARCH, "", "")}
 
 
 def test_closing_again_brings_the_verdict(tmp_path: Path, uri: str) -> None:

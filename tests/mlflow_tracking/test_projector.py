@@ -84,7 +84,8 @@ def everything(uri: str) -> dict[str, Any]:
             assert max(steps.values()) == 1, f"{key} has {name} twice at a step"
         ended = run.info.end_time if run.data.tags[names.STATE] in ("completed", "pruned", "failed") else None
         facts = (run.info.run_name, run.info.status, run.info.start_time, ended)
-        state[key] = (facts, run.data.params, run.data.tags, histories)
+        tags = {name: value for name, value in run.data.tags.items() if name != names.WRITTEN}
+        state[key] = (facts, run.data.params, tags, histories)
     return state
 
 
@@ -478,6 +479,98 @@ def test_the_search_run_shows_the_course_and_the_best(tmp_path: Path, uri: str) 
     assert "Demonstration" in note
     assert "phantom" in note
     assert [each.path for each in client_for(uri).list_artifacts(run.info.run_id)] == ["result.json"]
+
+
+def test_the_search_run_says_how_far_it_is_and_when_that_was_written(tmp_path: Path, uri: str) -> None:
+    now = [1_700_000_000.0]
+    ledger = new_ledger(tmp_path / "runs")
+    projector = Projector(ledger, uri, clock=lambda: now[0])
+
+    def told() -> tuple[str, str, str]:
+        tags = runs(uri)["search"].data.tags
+        return tags[names.PROGRESS], tags[names.WRITTEN], tags[names.NOTE]
+
+    running = add_trial(ledger, REAL, folds=1, state="unfinished")
+    projector.sync()
+    progress, written, note = told()
+    assert (progress, written) == ("0/12 ended", "2023-11-14 22:13:20 UTC")
+    assert note.startswith("**Running: 1 running, of 12 wanted.**")
+    assert names.WRITTEN in note
+    now[0] += 600
+    ledger.end_trial(running, "completed")
+    add_trial(ledger, REAL, folds=0, state="failed", error="DivergedError: loss is not finite")
+    projector.sync()
+    progress, written, _ = told()
+    assert progress == "2/12 ended, 50 min left"
+    assert written == "2023-11-14 22:23:20 UTC"
+    now[0] += 59
+    projector.sync()
+    assert told()[1] == written
+    now[0] += 2
+    projector.sync()
+    assert told()[1] == "2023-11-14 22:24:21 UTC"
+    projector.close(interrupted=True)
+    progress, _, note = told()
+    assert progress == "2/12 ended"
+    assert "Interrupted: 1 completed, 1 failed, of 12 wanted." in note
+    assert names.WRITTEN not in note
+
+
+def test_a_search_that_only_says_that_it_runs_costs_one_call_a_minute(tmp_path: Path, uri: str) -> None:
+    now = [1_700_000_000.0]
+    client = Flaky(client_for(uri), allowed=10_000)
+    projector = Projector(filled(tmp_path / "runs"), uri, make_client=lambda _: client, clock=lambda: now[0])
+    projector.sync()
+    client.calls.clear()
+    for _ in range(120):
+        now[0] += 1
+        projector.sync()
+    assert client.calls == ["log_batch"] * 2
+
+
+def test_a_copy_of_a_search_that_goes_on_elsewhere_leaves_nothing_running(tmp_path: Path, uri: str) -> None:
+    ledger = filled(tmp_path / "runs")
+    trial_id = add_trial(ledger, REAL, folds=1, state="unfinished")
+    Projector(ledger, uri).close(interrupted=True, elsewhere=True)
+    found = runs(uri)
+    assert {found[key].info.status for key in ("search", trial_id)} == {"KILLED"}
+    assert {found[key].data.tags[names.STATE] for key in ("search", trial_id)} == {"running elsewhere"}
+    assert "Running elsewhere: 2 completed" in found["search"].data.tags[names.NOTE]
+    for fold in range(1, FOLDS):
+        ledger.record_fold(trial_id, fold_result(fold))
+    ledger.end_trial(trial_id, "completed")
+    Projector(Ledger(ledger.folder), uri).close(interrupted=False)
+    assert {runs(uri)[key].info.status for key in ("search", trial_id)} == {"FINISHED"}
+
+
+def test_a_trial_that_is_given_more_folds_shows_what_it_has_come_to(tmp_path: Path, uri: str) -> None:
+    ledger = filled(tmp_path / "runs")
+    Projector(ledger, uri).close(interrupted=False)
+    trial_folder = ledger.trial_folder("t0001")
+    (trial_folder / "state.json").unlink()
+    more = Ledger(ledger.folder)
+    Projector(more, uri).sync(pictures=0)
+    assert runs(uri)["t0001"].info.status == "KILLED"
+    for fold in range(FOLDS, 2 * FOLDS):
+        more.record_fold("t0001", fold_result(fold, level=0.3))
+    more.end_trial("t0001", "completed")
+    Projector(Ledger(ledger.folder), uri).close(interrupted=False)
+    run = runs(uri)["t0001"]
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["folds_done"] == 2 * FOLDS
+    assert run.data.metrics["balanced_accuracy"] == pytest.approx(more.trial("t0001").score("balanced_accuracy").mean)
+
+
+def test_what_is_written_is_counted(tmp_path: Path, uri: str) -> None:
+    projector = Projector(filled(tmp_path / "runs"), uri)
+    projector.close(interrupted=False)
+    state = everything(uri)
+    values = sum(len(history) for *_, histories in state.values() for history in histories.values())
+    counts = (projector.written.runs, projector.written.values, projector.written.statuses)
+    assert counts == (len(state), values, len(state))
+    again = Projector(Ledger(tmp_path / "runs" / "demo"), uri)
+    again.close(interrupted=False)
+    assert (again.written.runs, again.written.values, again.written.statuses) == (0, 0, 0)
 
 
 def test_a_metric_that_should_be_low_has_its_lowest_as_the_best(tmp_path: Path) -> None:

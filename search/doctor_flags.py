@@ -1,0 +1,25 @@
+"""The flags of the subcommand ``doctor``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from search.flags import DEFAULT_TRACKING_URI, Parser
+from spaces.budget import BUDGETS
+
+
+def doctor_parser() -> Parser:
+    """The flags of ``doctor``."""
+    parser = Parser(
+        prog="search/run.py doctor",
+        description="Check what a search needs: Python, packages, processors, storage, tracking server, and where they "
+        "are named a Ray cluster and images. One line each, with what to do; exit code 1 if anything is in the way.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--storage", type=Path, default=Path("searches"), metavar="FOLDER", help="(./searches)")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="images to read: folder or .npz (none)")
+    parser.add_argument("--labels", metavar="FILE.csv", help="labels file, inside the data folder or a path")
+    parser.add_argument("--tracking-uri", metavar="URI", default=DEFAULT_TRACKING_URI, help=f"({DEFAULT_TRACKING_URI})")
+    parser.add_argument("--address", metavar="HOST:PORT", help="Ray cluster to join, or 'auto' (none)")
+    parser.add_argument("--budget", metavar="NAME", default="quick", help=f"{', '.join(BUDGETS)} (quick)")
+    return parser
