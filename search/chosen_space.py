@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from search.pretrained import PRETRAINED, WEIGHTS
 from spaces.budget import Budget
@@ -14,7 +13,7 @@ from spaces.generators import SCRATCH
 from spaces.paper_table import adapted, with_pipeline
 from spaces.presets import PRESETS, TABLES
 from spaces.space import GENERATOR_NAME, Space
-from spaces.space_file import space_from_yaml
+from spaces.space_file import space_from_file
 
 
 def chosen_space(name: str, fixed: Sequence[str], budget: Budget) -> tuple[Space, list[str]]:
@@ -71,8 +70,13 @@ def _fix(space: Space, dimension: str, value: str, whole: Space) -> tuple[Space,
 
 def absolute(value: str) -> str:
     """The path of what lies on this machine from anywhere: trials are computed, and resumed, in other folders."""
-    path = Path(value).expanduser()
-    return str(path.resolve()) if value not in ("", SCRATCH) and path.exists() else value
+    if value in ("", SCRATCH):
+        return value
+    try:
+        path = Path(value).expanduser()
+        return str(path.resolve(strict=True))
+    except (OSError, RuntimeError, ValueError):  # nothing of that name can be there
+        return value
 
 
 def _load_space(name: str) -> Space:
@@ -81,9 +85,4 @@ def _load_space(name: str) -> Space:
     path = Path(name)
     if path.suffix.lower() not in (".yaml", ".yml"):
         raise SpaceError(f"--space '{name}' does not exist; {nearest(name, PRESETS)}, or the path of a .yaml file.")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason: Any = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise SpaceError(f"--space {name} cannot be read ({reason}); give the path of a .yaml file.") from None
-    return space_from_yaml(text, source=name)
+    return space_from_file(path, source=f"--space {name}")

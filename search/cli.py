@@ -127,7 +127,7 @@ def main(arguments: Sequence[str]) -> int:
             )
         return _search(arguments)
     except InputError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{type(error).__name__}: {_printable(str(error))}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -140,6 +140,11 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("Stopped before anything began.", file=sys.stderr)
         return 130
+
+
+def _printable(text: str) -> str:
+    """Text that says what it is and does nothing to a terminal: names of files and values come from anywhere."""
+    return "".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in text)
 
 
 def _search(arguments: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ from search.pretrained import leave_missing
 from search.settings import MOST_AT_ONCE, NewSearch
 from spaces.describe import describe_space
 from spaces.errors import SpaceError
+from trainables.data.untrusted import why_not_regular
 
 
 def described(settings: NewSearch, named: set[str]) -> str:
@@ -51,6 +52,8 @@ def _training_images(settings: NewSearch) -> int | None:
     if settings.data is None:
         return None
     labels = settings.data / (settings.labels or "labels.csv")
+    if why_not_regular(labels) is not None:
+        return None
     try:
         with labels.open("rb") as file:
             rows = sum(1 for _ in file) - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from search.flags import DEFAULT_TRACKING_URI, Parser
+from search.flags import DEFAULT_TRACKING_URI, Parser, path, path_text
 from spaces.budget import BUDGETS
 
 
@@ -16,9 +16,11 @@ def doctor_parser() -> Parser:
         "are named a Ray cluster and images. One line each, with what to do; exit code 1 if anything is in the way.",
         allow_abbrev=False,
     )
-    parser.add_argument("--storage", type=Path, default=Path("searches"), metavar="FOLDER", help="(./searches)")
-    parser.add_argument("--data", type=Path, metavar="PATH", help="images to read: folder or .npz (none)")
-    parser.add_argument("--labels", metavar="FILE.csv", help="labels file, inside the data folder or a path")
+    parser.add_argument("--storage", type=path, default=Path("searches"), metavar="FOLDER", help="(./searches)")
+    parser.add_argument("--data", type=path, metavar="PATH", help="images to read: folder or .npz (none)")
+    parser.add_argument(
+        "--labels", type=path_text, metavar="FILE.csv", help="labels file, inside the data folder or a path"
+    )
     parser.add_argument("--tracking-uri", metavar="URI", default=DEFAULT_TRACKING_URI, help=f"({DEFAULT_TRACKING_URI})")
     parser.add_argument("--address", metavar="HOST:PORT", help="Ray cluster to join, or 'auto' (none)")
     parser.add_argument("--budget", metavar="NAME", default="quick", help=f"{', '.join(BUDGETS)} (quick)")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from search.flags import Parser
+from search.flags import Parser, add_which
 
 
 def export_parser() -> Parser:
@@ -15,8 +13,7 @@ def export_parser() -> Parser:
         "name that is there already is written anew.",
         allow_abbrev=False,
     )
-    parser.add_argument("name", nargs="?", help="the search (the latest)")
-    parser.add_argument("--storage", type=Path, default=Path("searches"), metavar="FOLDER", help="(./searches)")
+    add_which(parser)
     parser.add_argument("--optuna", metavar="URL", required=True, help="Optuna storage, such as sqlite:///study.db")
     parser.add_argument("--study", metavar="NAME", help="the study's name (the search's)")
     return parser

@@ -15,6 +15,8 @@ from spaces.errors import nearest
 SAMPLERS = ("reuse", "tpe", "random", "grid")
 SCHEDULERS = ("racing", "asha", "fifo")
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
+_MOST_DIGITS, _SHOWN = 9, 60
+_LONGEST_PATH, _LONGEST_NAME = 4095, 255
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,8 +33,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1")
+    if not text.isdecimal() or len(text) > _MOST_DIGITS or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text[:_SHOWN]}' is no whole number from 1")
     return int(text)
 
 
@@ -40,7 +42,22 @@ def _seed(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number") from None
+        raise argparse.ArgumentTypeError(f"'{text[:_SHOWN]}' is no whole number") from None
+
+
+def path_text(text: str) -> str:
+    """A path as it was given, as argparse wants a type: one that a file can have."""
+    if not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text[:_SHOWN]!r} has characters that do not print, and cannot be a path")
+    encoded = text.encode("utf-8", "surrogateescape")
+    if not encoded or len(encoded) > _LONGEST_PATH or any(len(part) > _LONGEST_NAME for part in encoded.split(b"/")):
+        raise argparse.ArgumentTypeError(f"'{text[:_SHOWN]}' is {'too long' if text else 'too short'} for a path")
+    return text
+
+
+def path(text: str) -> Path:
+    """A path, as argparse wants a type."""
+    return Path(path_text(text))
 
 
 def _share(text: str) -> float:
@@ -93,7 +110,12 @@ def search_parser(subcommands: Mapping[str, str]) -> Parser:
         allow_abbrev=False,
     )
     what = parser.add_argument_group("what is searched")
-    what.add_argument("--space", metavar="NAME|FILE.yaml", help="a named space or a file of your own (genmix)")
+    what.add_argument(
+        "--space", type=path_text, metavar="NAME|FILE.yaml", help="a named space or a file of your own (genmix)"
+    )
+    what.add_argument(
+        "--config", type=path, metavar="best.yaml", help="evaluate one configuration again, as the search that found it"
+    )
     what.add_argument("--set", metavar="NAME=VALUE", action="append", help="fix a dimension, and its parents with it")
     what.add_argument("--list-spaces", action="store_true", help="print the named spaces and stop")
     what.add_argument("--describe", action="store_true", help="print the space, its bounds and meanings, and stop")
@@ -112,15 +134,23 @@ def search_parser(subcommands: Mapping[str, str]) -> Parser:
     )
     what.add_argument("--seed", type=_seed, metavar="N", help="everything random descends from it (0)")
     data = parser.add_argument_group("on which data")
-    data.add_argument("--data", type=Path, metavar="PATH", help="folder or .npz (without it: an embedded phantom)")
-    data.add_argument("--labels", metavar="FILE.csv", help="labels file, inside the data folder or a path (labels.csv)")
+    data.add_argument("--data", type=path, metavar="PATH", help="folder or .npz (without it: an embedded phantom)")
+    data.add_argument(
+        "--labels",
+        type=path_text,
+        metavar="FILE.csv",
+        help="labels file, inside the data folder or a path (labels.csv)",
+    )
     data.add_argument("--folds", type=_count, metavar="K", help="cross-validation folds (the budget's)")
     data.add_argument("--repeats", type=_count, metavar="N", help="of the whole cross-validation, on fresh splits (1)")
     data.add_argument(
         "--leave-site-out", action="store_const", const=True, help="test on each site of the column 'site' in turn"
     )
     data.add_argument(
-        "--split-file", metavar="FILE.csv|labels", help="fixed parts: train and val are searched on, test is locked"
+        "--split-file",
+        type=path_text,
+        metavar="FILE.csv|labels",
+        help="fixed parts: train and val are searched on, test is locked",
     )
     data.add_argument("--lock-test", type=_proportion, metavar="X", help="share of the patients that no trial sees (0)")
     data.add_argument(
@@ -135,7 +165,7 @@ def search_parser(subcommands: Mapping[str, str]) -> Parser:
         "--skip-bad-images", action="store_const", const=True, help="go on without unreadable images; they are listed"
     )
     where = parser.add_argument_group("where and how it runs")
-    where.add_argument("--storage", type=Path, metavar="FOLDER", default=Path("searches"), help="(./searches)")
+    where.add_argument("--storage", type=path, metavar="FOLDER", default=Path("searches"), help="(./searches)")
     where.add_argument("--name", metavar="NAME", help="the search's name (space, date and time)")
     where.add_argument(
         "--no-sharing", action="store_const", const=True, help="let every trial compute all its stages by itself"
@@ -165,7 +195,7 @@ def add_resources(group: argparse._ArgumentGroup) -> None:
 def show_parser() -> Parser:
     """The flags of ``show``."""
     parser = Parser(prog="search/run.py show", description="Print a search's leaderboard again.", allow_abbrev=False)
-    _add_which(parser)
+    add_which(parser)
     return parser
 
 
@@ -177,7 +207,7 @@ def confirm_parser() -> Parser:
         "and on the locked test set. A confirmation that was stopped goes on.",
         allow_abbrev=False,
     )
-    _add_which(parser)
+    add_which(parser)
     parser.add_argument("--top", type=_count, metavar="N", help="how many of the best trials (3)")
     parser.add_argument("--repeats", type=_count, metavar="N", help="of the whole cross-validation, at most 5 (2)")
     parser.add_argument("--again", action="store_true", help="confirm once more, on other splits")
@@ -185,6 +215,7 @@ def confirm_parser() -> Parser:
     return parser
 
 
-def _add_which(parser: Parser) -> None:
+def add_which(parser: Parser) -> None:
+    """Which search is meant: its name, and the storage that it lies in."""
     parser.add_argument("name", nargs="?", help="the search (the latest)")
-    parser.add_argument("--storage", type=Path, default=Path("searches"), metavar="FOLDER", help="(./searches)")
+    parser.add_argument("--storage", type=path, default=Path("searches"), metavar="FOLDER", help="(./searches)")

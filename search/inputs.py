@@ -81,6 +81,7 @@ def prepare(settings: NewSearch, allotment: Allotment, console: Console) -> Ledg
         sharing=settings.sharing,
         warm_start=settings.warm_start,
         source=source.absolute(),
+        lock_test=settings.lock_test,
     )
     told = find_earlier(storage, record, has_locked_test=locked is not None)
     ledger = Ledger(reserve(settings.storage, settings.name, settings.space.name))
@@ -89,6 +90,8 @@ def prepare(settings: NewSearch, allotment: Allotment, console: Console) -> Ledg
         locked.write(ledger.folder)
     keep_earlier(ledger, told)
     ledger.write_search(record)
+    if settings.config is not None:
+        ledger.add_trial(settings.config, reference=None)
     _introduce(console, record, cohort, locked)
     for sentence in in_words(told):
         console.print(sentence)
@@ -224,7 +227,8 @@ def _introduce(console: Console, record: SearchRecord, cohort: Cohort, locked: L
     counts = ", ".join(f"{name} {count}" for name, count in zip(data.classes, data.counts, strict=True))
     kind = "synthetic phantom data" if data.is_phantom else data.source
     whose = f"{data.patients} patients" if data.patients_known else "no patient column: each image counts as a patient"
-    console.print(f"Search {record.name}: {record.trials} trials, {judged(record)}, budget {record.budget}")
+    trials = f"{record.trials} trial{'s' * (record.trials > 1)}"
+    console.print(f"Search {record.name}: {trials}, {judged(record)}, budget {record.budget}")
     console.print(f"Data: {kind}; {sum(data.counts)} images ({counts}), {whose}")
     if len(data.classes) == 2:
         console.print(f"Sensitivity is that of '{data.classes[data.positive]}' (--positive chooses)")

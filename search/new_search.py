@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from search.chosen_space import absolute, chosen_space
+from search.config_file import single_space, with_config_file
 from search.flags import DEFAULT_TRACKING_URI, SAMPLERS, SCHEDULERS
 from search.pretrained import PRETRAINED, WEIGHTS, fetch, fetch_weights, leave_missing, leave_missing_weights
 from search.settings import NewSearch, Resources, Resumption, SettingsError, check_name
@@ -14,6 +15,7 @@ from spaces.budget import Budget, budget_named
 from spaces.config import PATIENCE, stops_early
 from spaces.errors import nearest
 from spaces.paper_table import configurations
+from spaces.parameter import Value
 from spaces.presets import TABLES
 from spaces.protocol import OWN_SPLITS, Protocol
 from spaces.space import Space
@@ -24,7 +26,7 @@ DEFAULT_VALIDATION = 0.15
 _FIXED_WHEN_RESUMED = (
     "space", "set", "budget", "data", "labels", "slice", "positive", "skip_bad_images", "folds", "leave_site_out",
     "split_file", "lock_test", "validation", "no_images", "seed", "metric", "sampler", "scheduler", "warm_start",
-    "no_sharing", "max_copy_rate", "name",
+    "no_sharing", "max_copy_rate", "name", "config",
 )  # fmt: skip
 
 
@@ -57,8 +59,15 @@ def resumption(given: Namespace) -> Resumption:
 
 def new_search(given: Namespace) -> tuple[NewSearch, list[str]]:
     """The search to start, and a sentence for each consequence that the user may not expect. Raises: InputError."""
+    config: dict[str, Value] | None = None
+    if given.config is not None:
+        given, config = with_config_file(given)
     budget = budget_named(given.budget or "quick")
-    space, notes = chosen_space(given.space or "genmix", given.set or [], budget)
+    notes: list[str] = []
+    if config is not None:
+        space = single_space(config, budget.name, source=given.config)
+    else:
+        space, notes = chosen_space(given.space or "genmix", given.set or [], budget)
     table = TABLES.get(space.name)
     sampler = "tpe" if given.no_sharing else "reuse"
     metrics = _metrics(given.metric or (table.metric if table else "balanced_accuracy"))
@@ -70,13 +79,14 @@ def new_search(given: Namespace) -> tuple[NewSearch, list[str]]:
         slice_rule=given.slice,
         positive=given.positive,
         skip_bad_images=bool(given.skip_bad_images),
-        trials=given.trials or (configurations(space) if table else budget.trials),
+        trials=1 if config else given.trials or (configurations(space) if table else budget.trials),
+        config=config,
         protocol=_protocol(given, space, budget),
         folds_given=given.folds is not None,
         split_file=_parts(given.split_file),
         lock_test=given.lock_test or None,
         show_images=not given.no_images,
-        confirm=not given.no_confirm,
+        confirm=not given.no_confirm and config is None,
         seed=given.seed or 0,
         metric=metrics[0],
         further_metrics=metrics[1:],

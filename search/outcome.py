@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
 from mlflow_tracking.names import CONFIRMATION_FILE, PARETO_FILE, RATIO_FILE, TABLE_FILE
+from search.config_file import best_text
 from search.objectives import Objective, objectives_of, trial_value
 from search.pareto import draw_front, front_ids, introduction, values_in_words
 from search.ratio_series import draw_ratio_figure
@@ -210,8 +210,7 @@ def write_outcome(ledger: Ledger, *, in_a_hurry: bool = False) -> None:
     ranked = rank(trials, record)
     draw_front(ranked, record, ledger.folder / PARETO_FILE)
     if ranked:
-        best = {"search": record.name, "trial": ranked[0].id, "budget": record.budget, "config": ranked[0].config}
-        write_atomically(ledger.folder / "best.yaml", yaml.safe_dump(best, sort_keys=False))
+        write_atomically(ledger.folder / "best.yaml", best_text(record, ranked[0]))
 
 
 def print_outcome(console: Console, ledger: Ledger) -> None:

@@ -14,6 +14,7 @@ from mlflow_tracking.projector import Projector
 from search.allotment import Allotment
 from search.attempt import allotted, check_cluster, check_threads, compute, driving
 from search.commands import resume_command
+from search.config_file import SINGLE
 from search.confirm import confirm_at_the_end
 from search.console import open_console
 from search.inputs import absolute_uri, check_storage, open_images, prepare
@@ -111,12 +112,13 @@ def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Co
     if end.exhausted:
         console.print("Every configuration of the grid has been tried.")
     stopped = end.exit_code
-    if stopped is None and not end.interrupted:
+    single = ledger.search().space.name == SINGLE
+    if stopped is None and not end.interrupted and not single:
         left = None if resources.time_budget is None else resources.time_budget - (time.monotonic() - start)
         stopped = confirm_at_the_end(
             ledger, replace(resources, time_budget=left), console, wanted=confirm, exhausted=end.exhausted
         )
-    _next_steps(console, ledger, end.page, more_to_do=not end.exhausted)
+    _next_steps(console, ledger, end.page, more_to_do=not end.exhausted and not single)
     if stopped is not None:
         return stopped
     return 1 if any(trial.state == "failed" for trial in ledger.trials()) else 0

@@ -11,7 +11,7 @@ from typing import Any
 from spaces.budget import Budget
 from spaces.errors import InputError
 from spaces.protocol import Protocol
-from spaces.space import Space
+from spaces.space import Assignment, Space
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -53,11 +53,12 @@ class NewSearch:
     of the images that is locked away before the search; None: what the split file says, or nothing. ``show_images``
     False keeps patients' images out of tracking and reports. ``confirm`` says whether the search ends in a
     confirmation, where its budget allows one. ``further_metrics``, ``sharing`` and ``warm_start`` are as in
-    ``SearchRecord``.
+    ``SearchRecord``. ``config`` is the one configuration to evaluate; None: the space is searched.
     """
 
     space: Space
     budget: Budget
+    config: Assignment | None = None
     data: Path | None
     labels: str | None
     slice_rule: str | int | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from search.flags import Parser, stage_size
+from search.flags import Parser, path, stage_size
 from search.settings import parse_duration
 
 
@@ -17,7 +17,7 @@ def stages_parser() -> Parser:
         "images, classifiers. Whatever is removed is computed again where it is needed.",
         allow_abbrev=False,
     )
-    parser.add_argument("--storage", type=Path, default=Path("searches"), metavar="FOLDER", help="(./searches)")
+    parser.add_argument("--storage", type=path, default=Path("searches"), metavar="FOLDER", help="(./searches)")
     parser.add_argument("--verify", action="store_true", help="read every file and remove damaged stages; exit code 1")
     parser.add_argument("--prune", action="store_true", help="remove stages, none that a running search uses, by:")
     parser.add_argument("--stage-limit", type=stage_size, metavar="SIZE", help="keep 20GB, those used last")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from search.flags import Parser
+from search.flags import Parser, add_which
 
 
 def sync_parser() -> Parser:
@@ -16,7 +14,6 @@ def sync_parser() -> Parser:
         "stays as it is.",
         allow_abbrev=False,
     )
-    parser.add_argument("name", nargs="?", help="the search (the latest)")
-    parser.add_argument("--storage", type=Path, default=Path("searches"), metavar="FOLDER", help="(./searches)")
+    add_which(parser)
     parser.add_argument("--tracking-uri", metavar="URI", help="MLflow server or database (that of the search)")
     return parser

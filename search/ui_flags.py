@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from search.flags import Parser
+from search.flags import Parser, add_which
 
 
 def port(text: str) -> int:
@@ -23,7 +22,6 @@ def ui_parser() -> Parser:
         "print the page. Where the search writes to a server, the page is there already.",
         allow_abbrev=False,
     )
-    parser.add_argument("name", nargs="?", help="the search (the latest)")
-    parser.add_argument("--storage", type=Path, default=Path("searches"), metavar="FOLDER", help="(./searches)")
+    add_which(parser)
     parser.add_argument("--port", type=port, metavar="N", help="of the page (5000, or the next that is free)")
     return parser

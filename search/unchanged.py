@@ -43,7 +43,7 @@ def check_unchanged(ledger: Ledger, given: Mapping[str, Any]) -> str | None:
         if not Path(source.data).exists():
             note = f"The images are not at {source.data} any more; the search goes on with those that it has decoded."
         else:
-            found += _images(ledger, record, source, lock=given.get("lock_test"))
+            found += _images(ledger, record, source)
     if found:
         raise SettingsError(
             f"'{ledger.folder.name}' was started otherwise: {'; '.join(found)}. Go on with what it was started with, "
@@ -69,6 +69,7 @@ def _settings(ledger: Ledger, record: SearchRecord, given: Mapping[str, Any]) ->
         "no_images": not record.show_images,
         "no_sharing": not record.sharing,
         "warm_start": list(record.warm_start),
+        "lock_test": record.lock_test,
     }
     for name, value in given.items():
         if name in recorded and recorded[name] != value:
@@ -121,10 +122,8 @@ def _source(record: SearchRecord, given: Mapping[str, Any]) -> Source | None:
     return replace(source, **{names[name]: value for name, value in told.items() if name in names}).absolute()
 
 
-def _images(ledger: Ledger, record: SearchRecord, source: Source, *, lock: float | None) -> Iterator[str]:
+def _images(ledger: Ledger, record: SearchRecord, source: Source) -> Iterator[str]:
     locked = LockedTest.read(ledger.folder)
-    if lock is not None and (locked is None) != (lock == 0):
-        yield f"--lock-test is {lock:g} now, and the search has {'no' if locked is None else 'a'} locked test set"
     try:
         table = source.table()
     except DataError as error:

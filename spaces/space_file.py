@@ -7,21 +7,15 @@ bounded. Anchors, aliases and repeated keys, which no space needs, are refused.
 from __future__ import annotations
 
 import math
-import os
 import re
-import stat
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from spaces.errors import SpaceError, nearest
 from spaces.parameter import Choice, Float, Int, Parameter
 from spaces.space import Dimension, Space, When
+from spaces.yaml_file import text_from_file, yaml_from_text
 
-MAX_BYTES = 2**18
-MAX_DEPTH = 16
 MAX_DIMENSIONS = 500
 MAX_OPTIONS = 1000
 MAX_TEXT = 1000
@@ -171,72 +165,17 @@ def _shown(value: object) -> str:
     return repr(value)[:100]
 
 
-class _Loader(yaml.SafeLoader):
-    """Builds plain values alone, and stops where a file nests deeply, refers to itself or says a key twice."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self._depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Compose a value. Raises: YAMLError on what no space needs."""
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise yaml.YAMLError(f"it has an anchor or alias in line {event.start_mark.line + 1}")
-        if self._depth == MAX_DEPTH:
-            raise yaml.YAMLError(f"it nests deeper than {MAX_DEPTH} in line {event.start_mark.line + 1}")
-        self._depth += 1
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self._depth -= 1
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Build a mapping. Raises: YAMLError on a key that is there twice."""
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if len(keys) != len(set(keys)):
-            raise yaml.YAMLError(f"a mapping says the same key twice from line {node.start_mark.line + 1}")
-        return super().construct_mapping(node, deep=deep)
-
-
 def space_from_yaml(text: str, *, source: str) -> Space:
     """Read a space from YAML text.
 
-    Raises: SpaceError if it is larger than ``MAX_BYTES``, not YAML, uses what no space needs, or is not a space.
+    Raises: SpaceError if it is not YAML as ``yaml_from_text`` reads it, or is not a space.
     """
-    if len(text) > MAX_BYTES:
-        raise SpaceError(f"{source} is larger than {MAX_BYTES} bytes; a space is a short list of dimensions.")
-    try:
-        loader = _Loader(text)
-        data = loader.get_single_data()
-    except (yaml.YAMLError, RecursionError, ValueError, OverflowError, AttributeError, TypeError, KeyError) as error:
-        # beside its own errors, PyYAML raises what its scalars' conversions raise, such as ValueError on 2000-13-45
-        reason = " ".join(str(error).split())[:300]
-        raise SpaceError(f"{source} is not valid YAML ({reason}); mend it there.") from None
-    return space_from_dict(data, source=source)
+    return space_from_dict(yaml_from_text(text, source=source), source=source)
 
 
 def space_from_file(path: Path, *, source: str) -> Space:
-    """Read a space from a YAML file: a regular one of at most ``MAX_BYTES``, in UTF-8.
+    """Read a space from a YAML file; ``source`` is how sentences call it.
 
-    Args:
-        path: the file; a FIFO or a device is not opened.
-        source: how sentences call it.
-
-    Raises:
-        SpaceError: it cannot be read, or as ``space_from_yaml``.
+    Raises: SpaceError if it cannot be read, or as ``space_from_yaml``.
     """
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise SpaceError(f"{source} is no regular file; give the path of a .yaml file.")
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
-            text = stream.read(4 * MAX_BYTES + 1).decode("utf-8")
-    except UnicodeDecodeError:
-        raise SpaceError(f"{source} cannot be read (not UTF-8 text); give the path of a .yaml file.") from None
-    except OSError as error:
-        raise SpaceError(f"{source} cannot be read ({error.strerror}); give the path of a .yaml file.") from None
-    except ValueError as error:
-        if isinstance(error, SpaceError):
-            raise
-        raise SpaceError(f"{source} cannot be read (no file is named so); give the path of a .yaml file.") from None
-    return space_from_yaml(text, source=source)
+    return space_from_yaml(text_from_file(path, source=source), source=source)

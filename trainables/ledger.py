@@ -69,6 +69,7 @@ class SearchRecord:
     ``further_metrics`` are traded against ``metric``, by which the best trial is named.
     ``sharing`` says whether trials find each other's stages; ``warm_start`` names the searches of the same data whose
     trials the sampler is told. ``source`` says where its images can be read again; None: that was not recorded.
+    ``lock_test`` is the share of the images that was asked to be locked away; None: none, or what a split file says.
     """
 
     name: str
@@ -92,6 +93,7 @@ class SearchRecord:
     sharing: bool = True
     warm_start: tuple[str, ...] = ()
     source: Source | None = None
+    lock_test: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

@@ -220,9 +220,10 @@ def test_intervals_cover_the_pooled_predictions_and_do_not_depend_on_their_order
 def test_best_yaml_names_the_trial_and_its_configuration(ledger: Ledger) -> None:
     write_outcome(ledger)
     best = yaml.safe_load((ledger.folder / "best.yaml").read_text())
-    assert best == {
-        "search": "s", "trial": "t0001", "budget": "standard", "config": {"mixer.name": "real", "affine": True},
+    assert {name: best[name] for name in ("search", "trial", "config")} == {
+        "search": "s", "trial": "t0001", "config": {"mixer.name": "real", "affine": True},
     }  # fmt: skip
+    assert (best["options"]["budget"], best["options"]["cpus_per_trial"]) == ("standard", ledger.search().threads)
 
 
 def test_show_prints_the_leaderboard_from_the_ledger(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,7 +59,7 @@ def test_a_search_goes_on_where_nothing_has_changed(search: Ledger) -> None:
         ({"no_sharing": True}, "--no-sharing was off and is on now"),
         ({"positive": "a"}, "--positive was b and is a now"),
         ({"max_copy_rate": 0.1}, "--max-copy-rate was not given and is 0.1 now"),
-        ({"lock_test": 0.2}, "--lock-test is 0.2 now, and the search has no locked test set"),
+        ({"lock_test": 0.2}, "--lock-test was not given and is 0.2 now"),
         ({"name": "t"}, "--name was s and is t now"),
     ],
 )

@@ -10,7 +10,8 @@ import pytest
 
 from spaces.errors import SpaceError
 from spaces.presets import PRESETS
-from spaces.space_file import MAX_BYTES, space_from_file, space_from_yaml
+from spaces.space_file import space_from_file, space_from_yaml
+from spaces.yaml_file import MAX_BYTES
 
 SMALL = """\
 name: mine

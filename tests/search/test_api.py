@@ -1,0 +1,82 @@
+"""Searches from Python: the options are those of the command line, the result is the ledger's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from search import load_result, run_search, runner
+from search.settings import NewSearch
+from spaces.errors import InputError
+from tests.trainables.test_ledger import fold, made_up_record
+from trainables.ledger import Ledger
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    found = Ledger(tmp_path / "s")
+    found.folder.mkdir()
+    found.write_search(made_up_record())
+    for score in (0.6, 0.8):
+        trial_id = found.add_trial({"affine": score > 0.7}, reference=None)
+        for number in range(3):
+            found.record_fold(trial_id, fold(number, auroc=score))
+        found.end_trial(trial_id, "completed")
+    return found
+
+
+@pytest.fixture
+def started(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> list[NewSearch]:
+    """What would have been run."""
+    settings: list[NewSearch] = []
+
+    def start(asked: NewSearch) -> Any:
+        settings.append(asked)
+        return SimpleNamespace(ledger=ledger, exit_code=0)
+
+    monkeypatch.setattr(runner, "start_search", start)
+    return settings
+
+
+def test_a_result_is_what_the_ledger_has(ledger: Ledger) -> None:
+    result = load_result("s", storage=ledger.storage)
+    assert result.best is not None
+    assert (result.best.id, result.exit_code, result.record) == ("t0001", None, ledger.search())
+    assert result.rows()[0] == {
+        "trial": "t0000",
+        "state": "completed",
+        "reference": None,
+        "affine": False,
+        "auroc": 0.6,
+        "auroc_std": 0.0,
+    }
+
+
+def test_options_are_those_of_the_command_line(started: list[NewSearch]) -> None:
+    fixed = {"generator.name": "dcgan", "affine": True}
+    result = run_search(fixed=fixed, budget="standard", trials=7, no_confirm=True, no_images=False, time_budget="2h")
+    (asked,) = started
+    assert (asked.space.name, asked.budget.name, asked.trials) == ("genmix", "standard", 7)
+    assert (asked.confirm, asked.show_images, asked.resources.time_budget) == (False, True, 7200)
+    assert not asked.space.contains({"mixer.name": "real"})
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"trails": 3}, "run_search has no option 'trails'; did you mean 'trials'"),
+        ({"trials": 0}, "'0' is no whole number from 1"),
+        ({"budget": "quik"}, "did you mean 'quick'"),
+        ({"fixed": {"generator.nam": "egan"}}, "did you mean 'generator.name'"),
+    ],
+)
+def test_wrong_options_are_refused_as_on_the_command_line(
+    started: list[NewSearch], options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        run_search(**options)
+    assert not started
