@@ -87,7 +87,7 @@ def compute(
             tracker.start()
             with (
                 _noticing_full_storage(leaving, ledger),
-                Display(console, ledger, running=tuning.running, concurrency=allotment.concurrency),
+                Display(console, ledger, running=tuning.running, progress=resources.progress),
             ):
                 tuning.run()
             interrupted = any(trial.state == "unfinished" for trial in ledger.trials())

@@ -77,7 +77,7 @@ def confirm_search(storage: Path, name: str | None, wish: Wish, resources: Resou
 
     Raises: InputError before anything is computed.
     """
-    console = open_console()
+    console = open_console(resources.progress)
     search = find_search(storage, name)
     record = search.search()
     check_threads(resources, record.threads)

@@ -14,6 +14,7 @@ from spaces.errors import nearest
 
 SAMPLERS = ("reuse", "tpe", "random", "grid")
 SCHEDULERS = ("racing", "asha", "fifo")
+PROGRESS = ("auto", "plain", "quiet", "json")
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 _MOST_DIGITS, _SHOWN = 9, 60
 _LONGEST_PATH, _LONGEST_NAME = 4095, 255
@@ -188,6 +189,9 @@ def add_resources(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--stage-limit", type=stage_size, metavar="SIZE", help="keep 20GB of finished stages, those used last (all)"
+    )
+    group.add_argument(
+        "--progress", choices=PROGRESS, default="auto", help="auto: bars, or lines without a terminal; json: events"
     )
     group.add_argument("--address", metavar="HOST:PORT", help="join a Ray cluster, or 'auto'")
 

@@ -40,6 +40,7 @@ def resources(given: Namespace) -> Resources:
         time_budget=given.time_budget,
         checkpoint_seconds=given.checkpoint_every or DEFAULT_CHECKPOINT_SECONDS,
         stage_limit=given.stage_limit,
+        progress=given.progress,
     )
 
 

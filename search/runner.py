@@ -17,8 +17,9 @@ from search.commands import resume_command
 from search.config_file import SINGLE
 from search.confirm import confirm_at_the_end
 from search.console import open_console
+from search.events import write_event
 from search.inputs import absolute_uri, check_storage, open_images, prepare
-from search.outcome import print_outcome, write_outcome
+from search.outcome import print_outcome, rank, write_outcome
 from search.pretrained import refuse_missing
 from search.settings import NewSearch, Resources, Resumption, SettingsError
 from search.storage import find_search
@@ -41,7 +42,7 @@ class Finished:
 
 def start_search(settings: NewSearch) -> Finished:
     """Run a new search to its end. Raises: InputError before any trial starts."""
-    console = open_console()
+    console = open_console(settings.resources.progress)
     allotment = allotted(settings.resources, trials=settings.trials)
     ledger = prepare(settings, allotment, console)
     with driving(ledger, console):
@@ -51,7 +52,7 @@ def start_search(settings: NewSearch) -> Finished:
 
 def resume_search(resumption: Resumption) -> Finished:
     """Go on with a search. Raises: InputError before any trial starts."""
-    console = open_console()
+    console = open_console(resumption.resources.progress)
     ledger = find_search(resumption.storage, resumption.name)
     record = ledger.search()
     check_threads(resumption.resources, record.threads)
@@ -119,9 +120,12 @@ def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Co
             ledger, replace(resources, time_budget=left), console, wanted=confirm, exhausted=end.exhausted
         )
     _next_steps(console, ledger, end.page, more_to_do=not end.exhausted and not single)
-    if stopped is not None:
-        return stopped
-    return 1 if any(trial.state == "failed" for trial in ledger.trials()) else 0
+    failed = any(trial.state == "failed" for trial in ledger.trials())
+    code = stopped if stopped is not None else int(failed)
+    if resources.progress == "json":
+        best = next((trial.id for trial in rank(ledger.trials(), ledger.search())), None)
+        write_event("end", exit_code=code, folder=str(ledger.folder), best=best)
+    return code
 
 
 def _sweep(ledger: Ledger) -> None:

@@ -33,7 +33,7 @@ class Resources:
     """How many trials run at once and what each may use; None leaves it to what the machine has.
 
     ``checkpoint_seconds``: between two checkpoints of a training. ``stage_limit``: bytes of finished stages that are
-    kept; None: all of them.
+    kept; None: all of them. ``progress`` is how a running search shows itself, one of ``flags.PROGRESS``.
     """
 
     concurrency: int | None
@@ -43,6 +43,7 @@ class Resources:
     time_budget: float | None
     checkpoint_seconds: float
     stage_limit: int | None = None
+    progress: str = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
