@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from mlflow_tracking.live import LiveProjector
 from mlflow_tracking.projector import Projector
 from search.allotment import Allotment, allot
 from search.cluster_checks import check_nodes
-from search.commands import sync_command
+from search.commands import resume_command, sync_command
 from search.display import Display
-from search.leaving import Leaving, Left
+from search.leaving import PATIENCE, Leaving, Left
 from search.ray_start import join_cluster
 from search.settings import Resources, SettingsError
 from search.stop import Stop
@@ -26,6 +26,9 @@ from trainables.errors import lacks_room
 from trainables.leases import DEAD_AFTER, Lease, held
 from trainables.ledger import Ledger
 from trainables.tune_trainable import FoldTrainable
+
+_STUCK_PATIENCE = 5.0
+"""Seconds beyond those that trials have, after which Ray is left as it is; and for MLflow then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +73,19 @@ def compute(
         trainable: what computes trials.
     """
     leaving = Leaving(ledger, say=lambda text: console.print(text, style="yellow"), time_budget=resources.time_budget)
-    stop = Stop(on_note=lambda: leaving.because("Asked to stop"))
+    tracker = LiveProjector(projector, on_message=lambda text: console.print(text, style="yellow"))
+
+    def leave_behind() -> None:
+        with suppress(Exception):
+            finish(True)
+        tracker.stop(interrupted=True, timeout=_STUCK_PATIENCE)
+        console.print(f"Ray did not stop in time. Nothing that was finished is lost. Go on: {resume_command(ledger)}")
+
+    stop = Stop(
+        on_note=lambda: leaving.because("Asked to stop"), on_stuck=leave_behind, patience=PATIENCE + _STUCK_PATIENCE
+    )
     interrupted = True
     with stop.handled():
-        tracker = LiveProjector(projector, on_message=lambda text: console.print(text, style="yellow"))
         tuning = Tuning(
             ledger,
             allotment,

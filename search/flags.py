@@ -26,8 +26,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises: SettingsError, instead of printing the usage and leaving."""
         prefix = "unrecognized arguments: "
-        if message.startswith(prefix):
-            given = message.removeprefix(prefix).split()[0]
+        words = message.removeprefix(prefix).split()
+        if message.startswith(prefix) and words:
+            given = words[0]
             flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
             message = f"{given} is no option; {nearest(given, flags)}"
         raise SettingsError(f"{message}. Run with --help to see what there is.")
