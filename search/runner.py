@@ -129,8 +129,9 @@ def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Co
 
 
 def _sweep(ledger: Ledger) -> None:
-    """Remove what dead processes left among the stages; a storage that is full is swept another time."""
+    """Remove what dead processes left behind; a storage that is full is swept another time."""
     with suppress(OSError):
+        ledger.sweep()
         StageStore(stages_folder(ledger)).sweep()
 
 

@@ -7,7 +7,12 @@ from pathlib import Path
 
 from search.settings import SettingsError
 from spaces.errors import nearest
-from trainables.ledger import Ledger
+from trainables.data.locked import LOCKED_FILE
+from trainables.ledger import WARM_START_FILE, Ledger
+
+_BEFORE_THE_RECORD = {LOCKED_FILE, WARM_START_FILE}
+_RECORDED_AFTER = 60.0
+"""Seconds within which a search is recorded once its folder is there; it takes a moment."""
 
 
 def find_search(storage: Path, name: str | None) -> Ledger:
@@ -49,6 +54,8 @@ def reserve(storage: Path, name: str | None, space: str) -> Path:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
+            if _is_abandoned(folder):
+                return folder
             if name is not None or not folder.is_dir():
                 raise SettingsError(
                     f"--name '{wanted}' is in use in {storage}; choose another name, or go on with that search by "
@@ -61,3 +68,19 @@ def reserve(storage: Path, name: str | None, space: str) -> Path:
         else:
             return folder
     raise SettingsError(f"--storage {storage} has a thousand searches of this second; choose a name with --name.")
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether a folder was reserved some time ago for a search that was killed before it was recorded.
+
+    What such a search had written before that is removed.
+    """
+    try:
+        held = list(folder.iterdir())
+        if time.time() - folder.stat().st_mtime < _RECORDED_AFTER or {path.name for path in held} - _BEFORE_THE_RECORD:
+            return False
+        for path in held:
+            path.unlink()
+    except OSError:
+        return False
+    return True

@@ -11,11 +11,9 @@ from search.sampling.earlier import EarlierTrial
 from search.settings import SettingsError
 from search.storage import find_search
 from trainables.files import read_json, write_json
-from trainables.ledger import Ledger, SearchRecord
+from trainables.ledger import WARM_START_FILE, Ledger, SearchRecord
 from trainables.metrics.interval import Interval
 from trainables.results import FoldResult, TrialResult
-
-_FILE = "warm_start.json"
 
 
 def find_earlier(storage: Path, record: SearchRecord, *, has_locked_test: bool) -> list[EarlierTrial]:
@@ -62,12 +60,12 @@ def keep_earlier(ledger: Ledger, told: Sequence[EarlierTrial]) -> None:
     """Write what a search is told into its own folder, so that it is told the same when it goes on."""
     if not told:
         return
-    write_json(ledger.folder / _FILE, [asdict(each) for each in told])
+    write_json(ledger.folder / WARM_START_FILE, [asdict(each) for each in told])
 
 
 def kept_earlier(ledger: Ledger) -> list[EarlierTrial]:
     """What ``keep_earlier`` wrote; nothing where there is nothing."""
-    path = ledger.folder / _FILE
+    path = ledger.folder / WARM_START_FILE
     return [_read(each) for each in read_json(path)] if path.exists() else []
 
 

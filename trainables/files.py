@@ -4,14 +4,41 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from trainables.leases import is_gone, own_process
+
+_ABANDONED_AFTER = 24 * 3600.0
+"""Seconds after which a half-written file of another host's process is left behind for certain."""
+
+
+def temporary_for(path: Path) -> Path:
+    """Where a file is written before it takes its place; the name says which process writes it."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.{own_process()}.tmp")
+
+
+def writer_of(temporary: Path) -> str:
+    """The process that writes a file named by ``temporary_for``; empty for any other file."""
+    found = re.search(r"\.[0-9a-f]{32}\.(\d+\.\d+\..+)\.tmp$", temporary.name)
+    return found[1] if found else ""
+
+
+def remove_half_written(folder: Path) -> None:
+    """Remove the files of a folder that processes which are gone left half-written."""
+    for temporary in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            if is_gone(writer_of(temporary)) or time.time() - temporary.stat().st_mtime > _ABANDONED_AFTER:
+                temporary.unlink()
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one, or the whole new one, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = temporary_for(path)
     try:
         with temporary.open("w", encoding="utf-8") as file:
             file.write(text)

@@ -22,6 +22,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -31,11 +32,12 @@ from spaces.protocol import Protocol
 from spaces.space import Assignment, Space
 from spaces.space_file import space_from_dict
 from trainables.data.source import Source
-from trainables.files import read_json, write_json
+from trainables.files import read_json, remove_half_written, write_json
 from trainables.metrics.interval import Interval
 from trainables.results import FoldResult, TrialResult, TrialState
 
 _SIGNAL, _GO, _STOP = "signal", b"go  ", b"stop"
+WARM_START_FILE = "warm_start.json"
 IMAGES = "images"
 """Where in the shared folder the decoded images lie, each set under its digest."""
 SHARED = "_shared"
@@ -151,6 +153,19 @@ class Ledger:
         if self._record is None or self._record[0] != version:
             self._record = version, SearchRecord.from_dict(read_json(path))
         return self._record[1]
+
+    def sweep(self) -> None:
+        """Remove what processes that are gone left half-written, and trials that were not proposed to the end.
+
+        For the driver alone, while no trial is being proposed.
+        """
+        remove_half_written(self.folder)
+        for name in self._names():
+            folder = self.folder / "trials" / name
+            remove_half_written(folder)
+            if not (folder / "trial.json").exists():
+                with suppress(OSError):  # it holds something
+                    folder.rmdir()
 
     def trial_folder(self, trial_id: str) -> Path:
         """Where a trial's files lie. Raises: ValueError on anything that is not a trial id."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainables.files import read_json
-from trainables.leases import own_process
+from trainables.files import read_json, temporary_for
 from trainables.stage_files import CHECKPOINT_SUFFIX, CHECKPOINTS, MANIFEST, is_whole, touch
 
 TRAINING_FILE = "training.safetensors"
@@ -85,7 +83,7 @@ def save_state(path: Path, state: Mapping[str, Tensor], *, seconds: float | None
 
     ``seconds`` is what computing them took; a finished stage has that in its manifest, and equal bytes without it.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.{own_process()}.tmp")
+    temporary = temporary_for(path)
     try:
         spent = {} if seconds is None else {"seconds": str(seconds)}
         save_file(dict(state), temporary, metadata={"done": str(int(state["done"])), **spent})

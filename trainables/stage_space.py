@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainables.files import writer_of
 from trainables.leases import Lease, held, is_gone, own_process
 from trainables.stage_files import (
     CHECKPOINT_SUFFIX,
@@ -208,18 +209,12 @@ def sweep(root: Path) -> None:
         if _is_old(left, now):
             left.unlink(missing_ok=True)
     for left in (*(root / CHECKPOINTS).glob(".*.tmp"), *(root / USES).glob(".*.tmp")):
-        if is_gone(_writer(left)) or _is_old(left, now):
+        if is_gone(writer_of(left)) or _is_old(left, now):
             left.unlink(missing_ok=True)
     for left in _checkpoints(root):
         if not is_live(_lease_of(root, left), now) and (_is_old(left, now) or _is_finished(root, left)):
             left.unlink(missing_ok=True)
     uses(root)
-
-
-def _writer(temporary: Path) -> str:
-    """The process that writes a temporary file, whose name is "...TOKEN.PROCESS.tmp"."""
-    _, _, rest = temporary.name.removesuffix(".tmp").rpartition(f"{CHECKPOINT_SUFFIX}.")
-    return rest.lstrip(".").partition(".")[2]
 
 
 def _is_old(path: Path, now: int) -> bool:

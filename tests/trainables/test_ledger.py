@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 
 from spaces.presets import PRESETS
 from spaces.protocol import Protocol
-from trainables.files import write_json
+from trainables.files import temporary_for, write_json
+from trainables.leases import _process_start, own_process
 from trainables.ledger import DataRecord, Ledger, SearchRecord
 from trainables.metrics.interval import Interval
 from trainables.pooled_intervals import score_intervals
@@ -200,3 +202,21 @@ def test_running_trials_learn_that_they_are_asked_to_stop(tmp_path: Path) -> Non
     assert other.asked_to_stop()
     ledger.let_trials_run()
     assert not other.asked_to_stop()
+
+
+def test_what_a_killed_driver_left_half_written_is_swept_away(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    whole, begun, ours = (ledger.add_trial({"affine": True}, reference=None) for _ in range(3))
+    gone = subprocess.Popen(["sleep", "60"])
+    process = f"{gone.pid}.{_process_start(gone.pid)}.{own_process().split('.', 2)[2]}"
+    gone.kill()
+    gone.wait()
+    (ledger.trial_folder(begun) / "trial.json").unlink()
+    for folder in (tmp_path, ledger.trial_folder(whole), ledger.trial_folder(begun)):
+        (folder / f".x.json.{'0' * 32}.{process}.tmp").write_text("{")
+    kept = temporary_for(ledger.trial_folder(ours) / "fold_0.json")
+    kept.write_text("{")
+    ledger.sweep()
+    assert sorted(path.name for path in tmp_path.rglob("*.tmp")) == [kept.name]
+    assert not ledger.trial_folder(begun).exists()
+    assert Ledger(tmp_path).trial_ids() == [whole, ours]

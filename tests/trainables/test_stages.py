@@ -253,8 +253,8 @@ def test_a_half_written_checkpoint_is_never_read_and_is_swept_away(tmp_path: Pat
     store.checkpoints(key(position=100)).save(state(40))
     (whole,) = (tmp_path / CHECKPOINTS).iterdir()
     pid, started, host = own_process().split(".", 2)
-    dead = whole.with_name(f".{whole.name}.abc.{pid}.{int(started) + 1}.{host}.tmp")
-    alive = whole.with_name(f".{whole.name}.abc.{own_process()}.tmp")
+    dead = whole.with_name(f".{whole.name}.{'0' * 32}.{pid}.{int(started) + 1}.{host}.tmp")
+    alive = whole.with_name(f".{whole.name}.{'0' * 32}.{own_process()}.tmp")
     for half in (dead, alive):
         half.write_bytes(whole.read_bytes()[:50])
     found = store.checkpoints(key(position=100)).latest(100)
