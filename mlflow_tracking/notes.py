@@ -18,6 +18,10 @@ ELSEWHERE = "running elsewhere"
 """What a copy says of a search, and of its trials, that go on where another server is written to."""
 
 
+_MOST_LISTED = 8
+"""Trials in the table of the search's note."""
+
+
 def trial_name(trial: TrialResult) -> str:
     """The run name of a trial: its id and what tells it apart at a glance, as in ``t0003 genmix dcgan``."""
     if trial.reference is not None:
@@ -65,31 +69,110 @@ def mean_score(search: SearchRecord, trial: TrialResult) -> float | None:
 
 
 def search_note(
-    search: SearchRecord, trials: Sequence[TrialResult], *, state: str, running: Collection[str] = ()
+    search: SearchRecord,
+    trials: Sequence[TrialResult],
+    *,
+    state: str,
+    running: Collection[str] = (),
+    verdict: Sequence[str] = (),
+    commands: str | None = None,
 ) -> str:
-    """The search run's note: where it stands, what to be wary of, what is best.
+    """The search run's note: where it stands, what may be claimed, what is best, what it cost, how it is repeated.
 
-    Where it stands comes first, as MLflow folds a note away after three lines.
+    Where it stands comes first, as MLflow folds a note away after three lines. What a tag has no room for is left out
+    from the end.
 
     Args:
         search: the search.
         trials: all of it.
         state: of the search, one word or two.
         running: ids of the unfinished trials that are computed at this moment.
+        verdict: what its confirmation found, a sentence each; empty: it is not confirmed.
+        commands: what runs it again.
     """
-    lines = [f"**{_standing(search, trials, state, running)}**", *_renewal(state), "", *_warnings(search)]
+    parts = [
+        "\n".join((f"**{_standing(search, trials, state, running)}**", *_renewal(state))),
+        "\n".join(_verdict(verdict)),
+        "\n".join(_warnings(search)).rstrip(),
+        *_best(search, trials, is_confirmed=bool(verdict)),
+        "" if state == RUNNING else _cost(trials),  # it would change with every fold
+        *_again(search, commands),
+    ]
+    note = ""
+    for part in parts:
+        if part and len(note) + len(part) + 2 <= names.MAX_TAG:
+            note += f"\n\n{part}" if note else part
+    return note
+
+
+def _verdict(sentences: Sequence[str]) -> list[str]:
+    """The confirmation's first sentence stands out."""
+    return [f"**{sentences[0]}**", "", *(f"- {each}" for each in sentences[1:])] if sentences else []
+
+
+def _best(search: SearchRecord, trials: Sequence[TrialResult], *, is_confirmed: bool) -> list[str]:
+    """The best trial, its settings, and the trials that follow it."""
     best = incumbent(search, trials)
     if best is None:
         some = any(trial.state == "completed" for trial in trials)
-        none_yet = "No completed trial can be the best." if some else "No trial is completed yet."
-        return "\n".join((*lines, none_yet))
-    summary = best.score(search.metric)
+        return ["No completed trial can be the best." if some else "No trial is completed yet."]
+    said = f"Best so far by {search.metric}: **{trial_name(best)}**, mean {_scored(search, best)}."
+    if not is_confirmed:
+        said += " Not confirmed: it was chosen on the folds that it is scored on, so this score is optimistic."
+    settings = _table([("setting", "value"), *((name, format_value(value)) for name, value in best.config.items())])
+    ended = [each for each in best_first(search, trials) if completed_mean(search, each) is not None][:_MOST_LISTED]
+    rows = [
+        (str(place), trial_name(trial), _scored(search, trial), _interval(search, trial), f"{_spent([trial])}")
+        for place, trial in enumerate(ended, start=1)
+    ]
+    head = ("", "trial", f"{search.metric}, mean over folds", "95 % interval", "computed")
+    return [said, settings, "### Best trials", _table([head, *rows])]
+
+
+def _scored(search: SearchRecord, trial: TrialResult) -> str:
+    summary = trial.score(search.metric)
     spread = "" if summary.std is None else f" (standard deviation over folds {summary.std:.3f})"
-    lines += [f"Best so far by {search.metric}: **{trial_name(best)}**, mean {summary.mean:.3f}{spread}.", ""]
-    lines += ["| setting | value |", "|---|---|"]
-    lines += [f"| {name} | {format_value(value)} |" for name, value in best.config.items()]
-    lines += ["", "It was chosen on the folds that it is scored on, so this score is optimistic."]
-    return "\n".join(lines)
+    return "undefined" if summary.mean is None else f"{summary.mean:.3f}{spread}"
+
+
+def _interval(search: SearchRecord, trial: TrialResult) -> str:
+    found = trial.intervals.get(search.metric)
+    return "" if found is None else f"{found.low:.3f} to {found.high:.3f}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; its headings are the first row."""
+    lines = [[text.replace("|", "\\|").replace("\n", " ") for text in row] for row in rows]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cost(trials: Sequence[TrialResult]) -> str:
+    """What was computed, and what was found ready."""
+    if not any(trial.folds for trial in trials):
+        return ""
+    stages = [stage for trial in trials for fold in trial.folds for stage in fold.stages if stage.reused]
+    saved = sum(stage.seconds for stage in stages)
+    shared = f"; {_duration(saved)} more would have been without the {len(stages)} stages that were reused"
+    return f"Computed in all trials: {_spent(trials)}{shared if stages else ''}."
+
+
+def _spent(trials: Sequence[TrialResult]) -> str:
+    seconds = sum(fold.seconds for trial in trials for fold in trial.folds)
+    return f"{seconds:.0f} s" if seconds < 90 else _duration(seconds)
+
+
+def _again(search: SearchRecord, commands: str | None) -> list[str]:
+    """How the search is repeated."""
+    if commands is None:
+        return []
+    versions = ", ".join(f"{name} {version}" for name, version in search.versions.items())
+    return [
+        "### How to reproduce",
+        f"```\n{commands}\n```",
+        f"Data digest {search.data.digest}, space digest {search.space.digest}, seed {search.seed}; {versions}. The "
+        f"figures and the whole report are among the artifacts ({names.REPORT_FILE}).",
+    ]
 
 
 def _warnings(search: SearchRecord) -> list[str]:

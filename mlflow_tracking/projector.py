@@ -31,6 +31,8 @@ _SEARCH_FILES = (
     names.RATIO_FILE,
     names.PARETO_FILE,
     names.CONFIRMATION_FILE,
+    names.REPORT_FILE,
+    names.FIGURES_FOLDER,
 )
 
 
@@ -294,7 +296,7 @@ class Projector:
             run.log(parameters=records.search_parameters(search))
         run.log_data(search)
         running = [each.id for each in trials if self._standing(each) == notes.RUNNING]
-        note = notes.search_note(search, trials, state=self._state, running=running)
+        note = self._note(search, trials, self._state, running)
         if self._renewed is None and run.written is not None:
             self._renewed = _parsed(run.written)
         if note != run.note or self._state != run.state or self._is_due():
@@ -311,6 +313,14 @@ class Projector:
             run.note, run.state = note, self._state
         self._set_search_status(run)
 
+    def _note(
+        self, search: SearchRecord, trials: Sequence[TrialResult], state: str, running: Sequence[str] = ()
+    ) -> str:
+        """The note of the search's run, with what its folder says of its outcome."""
+        folder = self._whole.folder
+        verdict, commands = records.verdict_sentences(folder), records.commands(folder)
+        return notes.search_note(search, trials, state=state, running=running, verdict=verdict, commands=commands)
+
     def _seconds_left(self, search: SearchRecord, trials: Sequence[TrialResult]) -> float | None:
         """At the pace of the trials that ended since the projector was made; None where there is no pace, or no end."""
         ended = sum(each.state != "unfinished" for each in trials)
@@ -321,12 +331,15 @@ class Projector:
 
     def _store_files(self, run: RemoteRun) -> None:
         """Store what the search's folder says of its outcome, and the sentences of its confirmation as a tag."""
-        paths = [path for name in _SEARCH_FILES if (path := self._whole.folder / name).is_file()]
+        paths = [path for name in _SEARCH_FILES if (path := self._whole.folder / name).exists()]
         for path in paths:
             self._store(run, path)
         verdict = records.verdict(self._whole.folder)
         if verdict is not None:
             run.log(tags={names.VERDICT: verdict})
+            if not self._of_search and run.state == notes.FINISHED:  # nobody may follow the search itself any more
+                search, trials = self._whole.search(), self._whole.trials()
+                run.log(tags={names.NOTE: self._note(search, trials, notes.FINISHED)})
 
     def _write_pictures(
         self, remote: Remote, search: SearchRecord, trials: Sequence[TrialResult], limit: int | None
@@ -367,7 +380,10 @@ class Projector:
     def _store(self, run: RemoteRun, path: Path) -> str | None:
         """Store a file, or say why the server, which is there, does not take it."""
         try:
-            run.log_file(path)
+            if path.is_dir():
+                run.log_folder(path)
+            else:
+                run.log_file(path)
         except OUTAGES as error:
             if probe(self._uri) is not None:
                 raise

@@ -146,9 +146,22 @@ def milliseconds(seconds: float) -> int:
 
 
 def verdict(folder: Path) -> str | None:
-    """What a search's confirmation found, in sentences; None where there is none that can be read."""
+    """What a search's confirmation found, in one text; None where there is none that can be read."""
+    sentences = verdict_sentences(folder)
+    return " ".join(sentences) if sentences else None
+
+
+def verdict_sentences(folder: Path) -> tuple[str, ...]:
+    """What a search's confirmation found, a sentence each; empty where there is none that can be read."""
     try:
-        sentences = read_json(folder / names.CONFIRMATION_FILE)["sentences"]
+        return tuple(map(str, read_json(folder / names.CONFIRMATION_FILE)["sentences"]))
     except (OSError, ValueError, KeyError, TypeError):
+        return ()
+
+
+def commands(folder: Path) -> str | None:
+    """The commands that run a search again; None where they were not written yet."""
+    try:
+        return (folder / names.COMMANDS_FILE).read_text(encoding="utf-8").strip() or None
+    except (OSError, ValueError):
         return None
-    return " ".join(map(str, sentences))

@@ -120,6 +120,11 @@ class RemoteRun:
         self._client.log_artifact(self.id, str(path))
         self._written.files += 1
 
+    def log_folder(self, path: Path) -> None:
+        """Store a folder of files under its name."""
+        self._client.log_artifacts(self.id, str(path), path.name)
+        self._written.files += sum(1 for _ in path.iterdir())
+
 
 class Remote:
     """A search's experiment on the server, and the runs in it of the search or of one of its confirmations.

@@ -79,6 +79,8 @@ def compute(
         with suppress(Exception):
             finish(True)
         tracker.stop(interrupted=True, timeout=_STUCK_PATIENCE)
+        with suppress(OSError):
+            driver_lease(ledger).unlink(missing_ok=True)  # this process ends without leaving ``driving``
         console.print(f"Ray did not stop in time. Nothing that was finished is lost. Go on: {resume_command(ledger)}")
 
     stop = Stop(
@@ -160,13 +162,19 @@ def check_threads(resources: Resources, threads: int) -> None:
         )
 
 
+def driver_lease(ledger: Ledger) -> Path:
+    """Where the driver of a search, or of the search that a confirmation is of, says that it lives."""
+    above = ledger.folder.parent
+    return (above if above != ledger.storage else ledger.folder) / "driver.lease"
+
+
 @contextmanager
 def driving(ledger: Ledger, console: Console) -> Iterator[None]:
     """Be the only driver of a search; stop as on SIGTERM if another takes it over.
 
     Raises: SettingsError if another process drives it.
     """
-    lease = Lease(ledger.folder / "driver.lease")
+    lease = Lease(driver_lease(ledger))
     free = lease.acquire(
         timeout=DEAD_AFTER + 3,
         on_wait=lambda: console.print(f"Looking whether {lease.holder()}, which ran this search, still lives"),

@@ -97,11 +97,21 @@ def _export(arguments: Sequence[str]) -> int:
     return export(given.storage, given.name, given.optuna, given.study)
 
 
+def _report(arguments: Sequence[str]) -> int:
+    from search.report_flags import report_parser
+
+    given = report_parser().parse_args(arguments)
+    from search.report_command import ReportWish, report
+
+    return report(ReportWish(storage=given.storage, name=given.name, compare=given.compare or (), out=given.out))
+
+
 SUBCOMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "show": ("print a search's leaderboard again", _show),
     "confirm": ("evaluate the best of a search again, on fresh splits", _confirm),
     "stages": ("list, verify and prune the finished stages that searches share", _stages),
     "sync": ("bring an MLflow server up to date with a search", _sync),
+    "report": ("write a search's report again, or put searches side by side", _report),
     "ui": ("show a search's trials in MLflow", _ui),
     "export": ("write a search as an Optuna study", _export),
     "doctor": ("check machine, storage, tracking server, cluster and data", _doctor),

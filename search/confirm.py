@@ -25,6 +25,7 @@ from search.commands import confirm_command
 from search.console import open_console
 from search.outcome import cautions, rank, write_outcome
 from search.pretrained import refuse_missing
+from search.report.write import try_report
 from search.settings import Resources, SettingsError
 from search.storage import find_search
 from search.verdict import LEVEL, Verdict, judge
@@ -179,6 +180,14 @@ def _run(search: Ledger, confirmation: Ledger, resources: Resources, console: Co
     return stopped
 
 
+def say_report(search: Ledger, console: Console) -> None:
+    """Write a search's report; say where that fails, which is no reason for the search to fail."""
+    why = try_report(search)
+    if why is not None:
+        again = f"python search/run.py report {search.folder.name}"
+        console.print(f"The report could not be written ({why}). To try again: {again}", style="yellow")
+
+
 def _unfinished(search: Ledger) -> Ledger | None:
     """The confirmation to go on with: trials are unfinished, or its verdict was never written."""
     begun = confirmations(search)
@@ -323,6 +332,7 @@ def conclude(search: Ledger, confirmation: Ledger, console: Console) -> Verdict:
     }
     write_json(search.folder / CONFIRMATION_FILE, told)
     write_outcome(search)
+    say_report(search, console)
     print_verdict(console, verdict, told["cautions"])
     return verdict
 

@@ -10,12 +10,13 @@ from rich.console import Console
 
 from mlflow_tracking.address import ui_command
 from mlflow_tracking.connect import check_server
+from mlflow_tracking.names import REPORT_FILE
 from mlflow_tracking.projector import Projector
 from search.allotment import Allotment
 from search.attempt import allotted, check_cluster, check_threads, compute, driving
 from search.commands import resume_command
 from search.config_file import SINGLE
-from search.confirm import confirm_at_the_end
+from search.confirm import confirm_at_the_end, say_report
 from search.console import open_console
 from search.events import write_event
 from search.inputs import absolute_uri, check_storage, open_images, prepare
@@ -106,7 +107,7 @@ def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Co
         allotment,
         resources,
         console,
-        finish=lambda interrupted: write_outcome(ledger, in_a_hurry=interrupted),
+        finish=lambda interrupted: _conclude(ledger, console, interrupted=interrupted),
     )
     _sweep(ledger)
     print_outcome(console, ledger)
@@ -128,6 +129,13 @@ def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Co
     return code
 
 
+def _conclude(ledger: Ledger, console: Console, *, interrupted: bool) -> None:
+    """Write what the search has come to; its report as well, where there is time for that."""
+    write_outcome(ledger, in_a_hurry=interrupted)
+    if not interrupted:
+        say_report(ledger, console)
+
+
 def _sweep(ledger: Ledger) -> None:
     """Remove what dead processes left behind; a storage that is full is swept another time."""
     with suppress(OSError):
@@ -141,6 +149,8 @@ def _next_steps(console: Console, ledger: Ledger, page: str | None, *, more_to_d
     ended = sum(trial.state != "unfinished" for trial in trials)
     resume = resume_command(ledger)
     console.print(f"\nResults: {ledger.folder / 'result.json'}")
+    if (ledger.folder / REPORT_FILE).exists():
+        console.print(f"Report: {ledger.folder / REPORT_FILE}")
     if (ledger.folder / "best.yaml").exists():
         console.print(f"Best configuration: {ledger.folder / 'best.yaml'}")
     command = ui_command(record.tracking_uri)
