@@ -106,12 +106,62 @@ def _report(arguments: Sequence[str]) -> int:
     return report(ReportWish(storage=given.storage, name=given.name, compare=given.compare or (), out=given.out))
 
 
+def _refit(arguments: Sequence[str]) -> int:
+    from search.refit_flags import refit_parser
+
+    given = refit_parser().parse_args(arguments)
+    from search.refit_command import refit
+
+    return refit(given.storage, given.name, given.trial)
+
+
+def _predict(arguments: Sequence[str]) -> int:
+    from search.predict_flags import predict_parser
+
+    given = predict_parser().parse_args(arguments)
+    from search.predict_command import PredictWish, predict_images
+
+    return predict_images(
+        PredictWish(
+            model=given.model,
+            images=given.images,
+            out=given.out,
+            slice_rule=given.slice,
+            storage=given.storage,
+            tracking_uri=given.tracking_uri,
+        )
+    )
+
+
+def _synthesize(arguments: Sequence[str]) -> int:
+    from search.synthesize_flags import synthesize_parser
+
+    given = synthesize_parser().parse_args(arguments)
+    from search.synthesize_command import SynthesizeWish, synthesize
+
+    return synthesize(
+        SynthesizeWish(
+            storage=given.storage,
+            name=given.name,
+            trial=given.trial,
+            out=given.out,
+            count=given.count,
+            of_class=given.of_class,
+            file_format=given.format,
+            seed=given.seed,
+        )
+    )
+
+
 SUBCOMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "show": ("print a search's leaderboard again", _show),
     "confirm": ("evaluate the best of a search again, on fresh splits", _confirm),
     "stages": ("list, verify and prune the finished stages that searches share", _stages),
     "sync": ("bring an MLflow server up to date with a search", _sync),
     "report": ("write a search's report again, or put searches side by side", _report),
+    "refit": ("train the best policy on all images, and keep the classifier", _refit),
+    "predict": ("apply a refitted classifier to images", _predict),
+    "synthesize": ("write synthetic images of the best trial's generator", _synthesize),
     "ui": ("show a search's trials in MLflow", _ui),
     "export": ("write a search as an Optuna study", _export),
     "doctor": ("check machine, storage, tracking server, cluster and data", _doctor),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from search.flags import Parser
+from search.flags import Parser, add_which, path
 
 
 def report_parser() -> Parser:
@@ -15,8 +13,7 @@ def report_parser() -> Parser:
         "With --compare, one page that puts searches side by side.",
         allow_abbrev=False,
     )
-    parser.add_argument("name", nargs="?", help="the search (the latest)")
-    parser.add_argument("--storage", type=Path, default=Path("searches"), metavar="FOLDER", help="(./searches)")
+    add_which(parser)
     parser.add_argument("--compare", nargs="+", metavar="NAME", help="put these searches, and NAME, side by side")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the HTML file (in the storage)")
+    parser.add_argument("--out", type=path, metavar="FILE", help="the HTML file (in the storage)")
     return parser

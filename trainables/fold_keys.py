@@ -148,6 +148,14 @@ class FoldKeys:
             position=classifiers.position(config.classifier),
         )
 
+    def classifier_of(self, real_counts: Sequence[int], synthetic_counts: Sequence[int]) -> StageKey:
+        """The trained classifier, known before anything is computed. See ``classifier``."""
+        learnt_from = [self.preprocess]
+        if synthetic_counts:
+            chunks = [self.chunk(label, start) for label, start in pool.chunks(synthetic_counts)]
+            learnt_from += [self.generator, *chunks]
+        return self.classifier(real_counts, synthetic_counts, [key.digest for key in learnt_from])
+
     def _validated_by(self) -> tuple[str, ...]:
         """What early stopping reads, by content; nothing where it is off."""
         if not (self.config.classifier.patience and self.split.validation):

@@ -33,9 +33,9 @@ def shares(real_counts: Sequence[int], config: SyntheticConfig) -> tuple[int, ..
     """
     total = round(config.ratio * sum(real_counts))
     if not config.balance:
-        return _largest_remainder([total * count / sum(real_counts) for count in real_counts], total)
+        return largest_remainder([total * count / sum(real_counts) for count in real_counts], total)
     level = _water_level(sorted(real_counts), total)
-    return _largest_remainder([max(0.0, level - count) for count in real_counts], total)
+    return largest_remainder([max(0.0, level - count) for count in real_counts], total)
 
 
 def _water_level(ascending: Sequence[int], total: int) -> float:
@@ -47,7 +47,8 @@ def _water_level(ascending: Sequence[int], total: int) -> float:
     return (total + sum(ascending)) / len(ascending)
 
 
-def _largest_remainder(exact: Sequence[float], total: int) -> tuple[int, ...]:
+def largest_remainder(exact: Sequence[float], total: int) -> tuple[int, ...]:
+    """Whole numbers near those given that sum to ``total``; of equal remainders the earlier one is rounded up."""
     rounded = [int(value) for value in exact]
     by_remainder = sorted(range(len(exact)), key=lambda index: (rounded[index] - exact[index], index))
     for index in by_remainder[: total - sum(rounded)]:

@@ -16,11 +16,12 @@ from safetensors import safe_open
 
 from spaces.config import TrialConfig
 from spaces.generators import GENERATORS, NoGeneratorConfig
-from trainables import fold as fold_module
 from trainables.data.cohort import Cohort, read_cohort
+from trainables.data.image_files import load_image_set
 from trainables.data.splits import FoldSplit, make_folds
 from trainables.errors import LeakError
 from trainables.fold import Environment, run_fold
+from trainables.fold_stages import FoldStages
 from trainables.results import FoldResult
 from trainables.stage_files import CHECKPOINTS
 from trainables.stages import StageStore
@@ -131,16 +132,15 @@ def test_every_stage_that_trains_refuses_a_test_patients_image_by_itself(
 ) -> None:
     split = make_folds(environment.cohort, folds=3, seed=0)[0]
     whole = replace(split, train=(*split.train, *split.test), test=())
-    preprocessed = fold_module._Fold(tiny_trial(), whole, environment)._preprocess()
-    leaked = fold_module.load_image_set(preprocessed.folder)
-    fold = fold_module._Fold(genmix(tiny_trial), split, environment)
+    leaked = load_image_set(FoldStages(tiny_trial(), whole, environment).preprocessed().folder)
+    fold = FoldStages(genmix(tiny_trial), split, environment)
     with pytest.raises(LeakError, match=f"'{stage}' of fold 1"):
         if stage == "generator":
-            fold._generator(leaked)
+            fold.generator(leaked)
         elif stage == "extractor":
-            fold._extractor(leaked)
+            fold.extractor(leaked)
         else:
-            fold._classify(leaked, None, None, ())
+            fold.classifier(leaked, None, None, ())
 
 
 def test_a_trial_leaves_out_the_folds_that_are_finished(environment: Environment, tiny_trial: Build) -> None:

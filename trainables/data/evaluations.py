@@ -53,6 +53,22 @@ def evaluations(
     return tuple(_with_validation(cohort, split, protocol.validation, seed) for split in splits)
 
 
+def everything(cohort: Cohort, protocol: Protocol, *, seed: int, stream: str) -> FoldSplit:
+    """A training on every image, without a test; early stopping keeps its validation patients.
+
+    Args:
+        cohort: the data set, without the locked test set.
+        protocol: how much early stopping reads.
+        seed: the search's seed.
+        stream: names its random draws.
+
+    Raises:
+        DataError: the validation patients cannot be chosen.
+    """
+    split = FoldSplit(fold=0, train=tuple(range(len(cohort))), test=(), stream=stream, name=f"the {stream}")
+    return _with_validation(cohort, split, protocol.validation, seed)
+
+
 def _folds(cohort: Cohort, protocol: Protocol, seed: int, repeat: int, among: Sequence[int]) -> tuple[FoldSplit, ...]:
     return make_folds(cohort, folds=protocol.folds, seed=seed, repeat=repeat, among=among)
 

@@ -23,7 +23,10 @@ Box: TypeAlias = tuple[int, int, int, int]
 
 LABELS_FILE = "labels.csv"
 REQUIRED_COLUMNS = ("path", "label")
-COLUMNS = (*REQUIRED_COLUMNS, "patient", "site", "split", "mask", "roi")
+SYNTHETIC = "synthetic"
+"""Column of tables that come with synthetic images; it marks those with ``SYNTHETIC_YES``."""
+SYNTHETIC_YES = "yes"
+COLUMNS = (*REQUIRED_COLUMNS, "patient", "site", "split", "mask", "roi", SYNTHETIC)
 
 NEGATIVE_NAMES = frozenset(
     {"0", "normal", "n", "healthy", "negative", "neg", "benign", "control", "controls", "no", "false", "absent"}
@@ -43,6 +46,7 @@ class LabelledImage:
         split: "train", "val", "test", or "" where no fixed split is given.
         roi: region of interest.
         mask: a file whose bounding box is the region of interest; never together with ``roi``.
+        is_synthetic: whether a generative model computed it.
     """
 
     id: str
@@ -53,6 +57,7 @@ class LabelledImage:
     split: str = ""
     roi: Box | None = None
     mask: Path | None = None
+    is_synthetic: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +94,8 @@ def read_labels(data: Path, labels: Path | str | None = None) -> LabelTable:
     Args:
         data: a folder with a labels.csv, a folder of class folders, or a MedMNIST .npz.
         labels: another table instead of labels.csv: the name of a CSV inside ``data``, or a path. Columns
-            ``path,label[,patient][,site][,split][,mask][,roi]``, paths relative to ``data``, a roi as "x,y,w,h"
-            (quoted) or x;y;w;h in pixels.
+            ``path,label[,patient][,site][,split][,mask][,roi][,synthetic]``, paths relative to ``data``, a roi as
+            "x,y,w,h" (quoted) or x;y;w;h in pixels, synthetic "yes" where a generative model computed the image.
 
     Returns:
         The table; nothing is decoded yet.
@@ -98,19 +103,23 @@ def read_labels(data: Path, labels: Path | str | None = None) -> LabelTable:
     Raises:
         DataError: names the file or flag, what was found, what was expected and what to do.
     """
+    table = find_images(data, labels)
+    check_classes(table.classes, table.source)
+    return table
+
+
+def find_images(data: Path, labels: Path | str | None = None) -> LabelTable:
+    """``read_labels``, of any number of classes."""
     data = Path(data)
     reason = why_not_regular(data)
     if reason is not None and reason != "is a folder":
         raise DataError(f"--data {quoted(str(data))} {reason}; give a folder of images or a MedMNIST .npz file.")
     check_cell(str(data), "path", "--data")
     if reason is None:
-        table = _archive_table(data, labels)
-    elif labels is not None or os.path.lexists(data / LABELS_FILE):
-        table = _csv_table(data, labels)
-    else:
-        table = _folder_table(data)
-    check_classes(table.classes, table.source)
-    return table
+        return _archive_table(data, labels)
+    if labels is not None or os.path.lexists(data / LABELS_FILE):
+        return _csv_table(data, labels)
+    return _folder_table(data)
 
 
 def check_classes(classes: Sequence[str], source: str) -> None:
@@ -173,7 +182,7 @@ def _folder_table(data: Path) -> LabelTable:
     source = f"class folders of {data}"
     rows: list[LabelledImage] = []
     for folder in sorted(each for each in _listed(data) if _is_folder(each) and not each.name.startswith(".")):
-        for path in _files_below(folder):
+        for path in files_below(folder):
             if format_of(path) is None:
                 continue
             name = path.relative_to(data).as_posix()
@@ -197,7 +206,7 @@ def _folder_table(data: Path) -> LabelTable:
     return LabelTable(data=data, source=source, rows=_sorted(rows), patients_known=False)
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
     """Whatever is no folder below a folder, in any depth; links to folders below it are not followed."""
     folders = [folder]
     while folders:
@@ -248,7 +257,16 @@ def _csv_table(data: Path, labels: Path | str | None) -> LabelTable:
             f"{number} ({source}); expected paths relative to '{data}'. Correct the table or copy the files."
         )
     _check_repeats(rows, source)
+    source += _synthetic_in_words(rows)
     return LabelTable(data=data, source=source, rows=_sorted(rows), patients_known="patient" in header)
+
+
+def _synthetic_in_words(rows: Sequence[LabelledImage]) -> str:
+    """What is added wherever the data are named."""
+    count = sum(row.is_synthetic for row in rows)
+    if not count:
+        return ""
+    return ", all images synthetic" if count == len(rows) else f", {count} of {len(rows)} images synthetic"
 
 
 def _find_table(data: Path, labels: Path | str | None) -> tuple[Path, str]:
@@ -336,6 +354,7 @@ class _Rows:
             split=split_named(named.get("split", ""), where),
             roi=roi,
             mask=mask,
+            is_synthetic=_is_synthetic(named.get(SYNTHETIC, ""), where),
         )
 
     def _file(self, given: str, where: str) -> Path:
@@ -349,6 +368,12 @@ class _Rows:
         if format_of(path) is None:
             raise DataError(f"{where}: '{given}' is no supported image; expected {', '.join(EXTENSIONS)}.")
         return path
+
+
+def _is_synthetic(given: str, where: str) -> bool:
+    if given.lower() not in (SYNTHETIC_YES, "no", ""):
+        raise DataError(f"{where} has '{given}' as {SYNTHETIC}; expected {SYNTHETIC_YES}, no or nothing.")
+    return given.lower() == SYNTHETIC_YES
 
 
 def _or_drop(name: str) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from spaces.config import PreprocessConfig
 from trainables.data.cohort import Cohort, Entry
 from trainables.data.image_set import ImageSet
+from trainables.data.labels import Box
 from trainables.data.readers import Pixels
 from trainables.errors import DataError
 
@@ -56,6 +57,31 @@ class Scaling:
         return cls(
             field_of_view=None if view is None else float(view), low=float(data["low"]), high=float(data["high"])
         )
+
+
+class Framed(Protocol):
+    """What decides which part of an image is kept: an entry of a cohort, or a ``Frame``."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W)."""
+
+    @property
+    def spacing(self) -> tuple[float, float] | None:
+        """(sy, sx) millimetres per pixel, or None."""
+
+    @property
+    def roi(self) -> Box | None:
+        """Region of interest (x, y, w, h) in pixels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """An image's size, spacing and region of interest, apart from any cohort."""
+
+    shape: tuple[int, int]
+    spacing: tuple[float, float] | None = None
+    roi: Box | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,10 +138,9 @@ def preprocess(cohort: Cohort, indices: Sequence[int], scaling: Scaling, config:
         The images in the order given, float32 in [-1, 1].
     """
     images_NHW = _windows(cohort, indices, scaling.field_of_view, config.pixels)
-    unit_NHW = (images_NHW - np.float32(scaling.low)) * np.float32(2 / (scaling.high - scaling.low)) - np.float32(1)
     entries = [cohort.entries[index] for index in indices]
     return ImageSet(
-        images_NCHW=torch.from_numpy(np.clip(unit_NHW, -1, 1)[:, None]),
+        images_NCHW=torch.from_numpy(scaled(images_NHW, scaling)[:, None]),
         labels_N=torch.tensor([entry.label for entry in entries], dtype=torch.int64),
         ids=tuple(entry.id for entry in entries),
         patients=tuple(entry.patient for entry in entries),
@@ -123,7 +148,13 @@ def preprocess(cohort: Cohort, indices: Sequence[int], scaling: Scaling, config:
     )
 
 
-def window(entry: Entry, field_of_view: float | None) -> Window:
+def scaled(images: Pixels, scaling: Scaling) -> Pixels:
+    """Images of any shape from the units of their files to [-1, 1], clipped."""
+    unit = (images - np.float32(scaling.low)) * np.float32(2 / (scaling.high - scaling.low)) - np.float32(1)
+    return np.asarray(np.clip(unit, -1, 1))
+
+
+def window(image: Framed, field_of_view: float | None) -> Window:
     """The part of an image that is kept.
 
     A region of interest is widened to a square around its centre. Otherwise the window is central: the field of
@@ -131,17 +162,17 @@ def window(entry: Entry, field_of_view: float | None) -> Window:
     the image has a spacing; they may reach beyond the image, whose border pixels are then repeated.
 
     Args:
-        entry: the image.
+        image: its size, spacing and region of interest.
         field_of_view: side of the window in millimetres, or None.
     """
-    spacing_y, spacing_x = entry.spacing or (1.0, 1.0)
-    height, width = entry.shape
+    spacing_y, spacing_x = image.spacing or (1.0, 1.0)
+    height, width = image.shape
     centre_y, centre_x = height / 2, width / 2
-    if entry.roi is not None:
-        x, y, box_width, box_height = entry.roi
+    if image.roi is not None:
+        x, y, box_width, box_height = image.roi
         centre_y, centre_x = y + box_height / 2, x + box_width / 2
         side = max(box_width * spacing_x, box_height * spacing_y)
-    elif field_of_view is not None and entry.spacing is not None:
+    elif field_of_view is not None and image.spacing is not None:
         side = field_of_view
     else:
         side = min(height * spacing_y, width * spacing_x)

@@ -1,0 +1,107 @@
+"""The subcommand ``predict``: a table for machines, sentences for people, and a model found by what it is called."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from search.predict_command import PredictWish, predict_images
+from search.predict_flags import predict_parser
+from search.settings import SettingsError
+from tests.search.tiny_search import CLASSES, NAME
+from trainables.data.cohort import Cohort
+from trainables.data.preprocess import preprocess
+from trainables.errors import DataError
+from trainables.ledger import IMAGES, SHARED, Ledger
+from trainables.model_folder import MODEL, load_model
+
+HEAD = ["path", *(f"probability_{name}" for name in CLASSES), "prediction", "error"]
+
+
+@pytest.fixture
+def wish(tiny_search: Ledger, tmp_path: Path) -> PredictWish:
+    return PredictWish(
+        model=NAME,
+        images=[Path(tiny_search.search().source.data)],  # type: ignore[union-attr]
+        out=str(tmp_path / "out.csv"),
+        slice_rule=None,
+        storage=tiny_search.storage,
+        tracking_uri="sqlite:///none.db",
+    )
+
+
+def rows(text: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text)))
+
+
+def test_the_table_has_what_the_trial_core_says_of_the_same_images(wish: PredictWish, tiny_search: Ledger) -> None:
+    assert predict_images(wish) == 0
+    head, *found = rows(Path(wish.out).read_text())
+    assert head == HEAD
+    cohort = Cohort.load(tiny_search.storage / SHARED / IMAGES / tiny_search.search().data.digest)
+    model = load_model(tiny_search.folder / MODEL, torch.device("cpu"))
+    images = preprocess(cohort, range(len(cohort)), model.scaling, model.preprocess)
+    expected_NK = model.classifier.probabilities(images.images_NCHW).numpy()
+    assert [row[0] for row in found] == [str(wish.images[0] / name) for name in images.ids]
+    np.testing.assert_allclose(np.array([row[1:3] for row in found], dtype=float), expected_NK, atol=1e-6)
+    assert [row[3] for row in found] == [CLASSES[index] for index in expected_NK.argmax(axis=1)]
+    assert {row[4] for row in found} == {""}
+
+
+def test_unreadable_files_are_named_in_the_table_and_beside_it_and_the_exit_code_says_so(
+    wish: PredictWish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = wish.images[0] / "0-0.mha", tmp_path / "torn, half.mha"
+    bad.write_bytes(good.read_bytes()[:-100])
+    assert predict_images(replace(wish, images=[bad, good], out="-")) == 1
+    printed = capsys.readouterr()
+    head, first, second = rows(printed.out)
+    assert (head, first[:4], second[4]) == (HEAD, [str(bad), "", "", ""], "")
+    assert "is cut off or damaged" in first[4]
+    assert f"{bad}: {first[4]}" in printed.err
+    assert "1 of 2 images classified by tiny t0000" in printed.err
+
+
+def test_it_warns_of_training_images_of_missing_spacings_and_of_clinical_use(
+    wish: PredictWish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "a.npz", test_images=np.random.default_rng(0).integers(0, 9, (3, 32, 32)), test_labels=[0] * 3)
+    predict_images(replace(wish, images=[wish.images[0] / "0-0.mha", tmp_path / "a.npz"]))
+    told = capsys.readouterr().err
+    assert "The model was trained on 1 of these images" in told
+    assert "3 images do not say how large their pixels are; the model was trained on squares of 72 mm" in told
+    assert "not for clinical use" in told
+
+
+def test_a_model_is_a_search_or_a_folder_and_anything_else_is_refused_with_what_to_do(
+    wish: PredictWish, tiny_search: Ledger, tmp_path: Path
+) -> None:
+    one = [wish.images[0] / "0-0.mha"]
+    assert predict_images(replace(wish, images=one)) == 0
+    by_name = Path(wish.out).read_text()
+    taken_home = shutil.copytree(tiny_search.folder / MODEL, tmp_path / "elsewhere")
+    assert predict_images(replace(wish, images=one, model=str(taken_home), storage=tmp_path / "none")) == 0
+    assert Path(wish.out).read_text() == by_name
+    with pytest.raises(SettingsError, match=r"'tinny' is no model: .*no search 'tinny'.*tiny"):
+        predict_images(replace(wish, model="tinny"))
+    shutil.rmtree(tiny_search.folder / MODEL)
+    with pytest.raises(SettingsError, match=r"'tiny' has no model yet; train one by: python search/run.py refit tiny"):
+        predict_images(wish)
+
+
+def test_what_cannot_work_is_refused_before_an_image_is_read(wish: PredictWish, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"--out '.*nowhere/o.csv' lies in '.*nowhere', which does not exist"):
+        predict_images(replace(wish, out=str(tmp_path / "nowhere" / "o.csv")))
+    with pytest.raises(DataError, match=r"no-such\.png.*does not exist"):
+        predict_images(replace(wish, images=[tmp_path / "no-such.png"]))
+    with pytest.raises(SettingsError, match=r"'last' is neither middle nor a whole number"):
+        predict_parser().parse_args(["m", "i", "--slice", "last"])
+    given = predict_parser().parse_args(["m", "i", "j", "--slice", "3", "--out", "-"])
+    assert (given.model, given.images, given.slice, given.out) == ("m", [Path("i"), Path("j")], 3, "-")

@@ -1,0 +1,184 @@
+"""A model as a folder: the weights of a classifier, and all that is needed to use it on new images.
+
+    FOLDER/classifier.safetensors   the weights
+    FOLDER/model.json               what they are, how images are prepared for them, where they come from
+
+Reading one runs no code that is in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from spaces.config import ClassifierConfig, PreprocessConfig
+from spaces.errors import InputError
+from trainables.classifiers.trained import TrainedClassifier, load_classifier
+from trainables.data.preprocess import Framed, Scaling, resample, scaled, window
+from trainables.data.readers import Pixels, SliceRule
+from trainables.errors import DataError
+from trainables.files import read_json, write_json
+
+FORMAT = 1
+"""Raised by hand when an older reader would misunderstand what is written."""
+MODEL = "model"
+"""The folder's name, in that of a search and among MLflow's artifacts."""
+CARD = "model.json"
+WEIGHTS = "classifier.safetensors"
+WARNING = "A research model, trained to compare augmentation policies; not for clinical use."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Model:
+    """A classifier with its own preparation of images.
+
+    Args:
+        search: name of the search that it comes from.
+        trial: id of the trial whose policy it was trained by.
+        key: names the training: two models with the same key have the same weights.
+        classes: in the order of the probabilities.
+        preprocess: the size of its images.
+        scaling: field of view and intensities, fitted on its training images.
+        slice_rule: which slice of a volume its training images were.
+        has_regions: whether its training images were cut to regions of interest.
+        seen: the pixel digests of the images that it was trained or stopped on.
+        classifier: the network.
+        card: all of ``model.json``.
+    """
+
+    search: str
+    trial: str
+    key: str
+    classes: tuple[str, ...]
+    preprocess: PreprocessConfig
+    scaling: Scaling
+    slice_rule: SliceRule
+    has_regions: bool
+    seen: frozenset[str]
+    classifier: TrainedClassifier
+    card: Mapping[str, Any]
+
+    def prepare(self, pixels_HW: Pixels, frame: Framed) -> Tensor:
+        """Crop, resample and scale an image as the training images were.
+
+        Args:
+            pixels_HW: float32, in the units of its file.
+            frame: its size, spacing and region of interest.
+
+        Returns:
+            float32 (1, P, P) in [-1, 1].
+        """
+        part = window(frame, self.scaling.field_of_view)
+        resampled_PP = resample(pixels_HW, part, self.preprocess.pixels)
+        return torch.from_numpy(scaled(resampled_PP, self.scaling))[None]
+
+    def probabilities(self, prepared: Sequence[Tensor]) -> Tensor:
+        """Class probabilities, float64 (N, K), of images as ``prepare`` gives them, N >= 1."""
+        return self.classifier.probabilities(torch.stack(list(prepared)))
+
+
+def write_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+    """Write a model; a reader sees the one that was there before, or the whole new one.
+
+    Args:
+        folder: where it lies; one that is there is replaced.
+        weights: the classifier's state.
+        card: what ``load_model`` reads and whatever else is to be known; the format, the warning and the digest of
+            the weights are added.
+    """
+    building = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+    building.mkdir(parents=True)
+    try:
+        save_file(dict(weights), building / WEIGHTS)
+        with (building / WEIGHTS).open("rb") as file:
+            os.fsync(file.fileno())
+        head = {"format": FORMAT, "what": "classifier of images", "warning": WARNING}
+        write_json(building / CARD, {**head, **card, "weights": {"file": WEIGHTS, "blake2b": _digest(building)}})
+        _put(building, folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _put(building: Path, folder: Path) -> None:
+    """Give a whole folder its place, and take away the one that was there."""
+    before = building.with_name(f"{building.name}-before")
+    if folder.exists():
+        folder.rename(before)
+    building.rename(folder)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """What a model's ``model.json`` says.
+
+    Raises:
+        DataError: there is none, or it is of another format.
+    """
+    try:
+        card = read_json(folder / CARD)
+    except (OSError, ValueError) as error:
+        raise _unusable(folder, f"{CARD}: {error}") from None
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        found = card.get("format") if isinstance(card, dict) else None
+        raise DataError(
+            f"the model in '{folder}' has the format {found}; expected {FORMAT}. Use the version of this program that "
+            f"wrote it, or refit the search."
+        )
+    return card
+
+
+def load_model(folder: Path, device: torch.device) -> Model:
+    """The model in a folder.
+
+    Args:
+        folder: as ``write_model`` wrote it.
+        device: where the classifier computes.
+
+    Raises:
+        DataError: there is none, it is of another format, or it is damaged.
+    """
+    card = read_card(folder)
+    try:
+        if card["weights"]["blake2b"] != _digest(folder):
+            raise ValueError(f"{WEIGHTS} is not the file that was written")
+        settings, training, preparation = card["settings"], card["training"], card["preprocess"]
+        classes = tuple(str(name) for name in card["classes"])
+        config = ClassifierConfig(**settings["classifier"])
+        return Model(
+            search=str(card["search"]["name"]),
+            trial=str(card["search"]["trial"]),
+            key=str(training["key"]),
+            classes=classes,
+            preprocess=PreprocessConfig(**settings["preprocess"]),
+            scaling=Scaling.from_dict(preparation),
+            slice_rule=card["slice"],
+            has_regions=bool(training["regions"]),
+            seen=frozenset(training["seen"]),
+            classifier=load_classifier(config, load_file(folder / WEIGHTS), len(classes), device),
+            card=card,
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, InputError) as error:
+        raise _unusable(folder, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from None
+
+
+def _unusable(folder: Path, reason: str) -> DataError:
+    return DataError(
+        f"'{folder}' holds no usable model ({reason}); expected {CARD} and {WEIGHTS} as they were written. Refit the "
+        f"search, or copy the folder again."
+    )
+
+
+def _digest(folder: Path) -> str:
+    with (folder / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
