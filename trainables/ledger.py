@@ -225,7 +225,8 @@ class Ledger:
         if self.trial(trial_id).state == "unfinished":
             found = {name: asdict(interval) for name, interval in intervals.items()}
             end = {"state": state, "error": error, "ended": time.time(), "intervals": found}
-            end["folds"] = self.search().folds
+            if state == "completed":
+                end["folds"] = self.search().folds
             write_json(self.trial_folder(trial_id) / "state.json", end)
 
     def record_out_of_memory(self, trial_id: str, error: str) -> bool:

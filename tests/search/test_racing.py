@@ -20,6 +20,7 @@ from spaces.presets import PRESETS
 from spaces.protocol import Protocol
 from tests.benchmarks.racing import TRIALS, Figures, by_racing, made_up, measure
 from tests.search.made_up_tables import table_ledger
+from tests.trainables.test_ledger import made_up_record
 from trainables.ledger import Ledger
 from trainables.metrics.comparison import corrected_resampled_t_test
 from trainables.results import FoldResult, StageRecord, TrialResult, TrialState
@@ -325,6 +326,7 @@ def recorded(ledger: Ledger, each: TrialResult) -> str:
 
 def test_the_scheduler_stops_and_records_what_racing_stops(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
+    ledger.write_search(made_up_record())
     for each in EARLIER:
         recorded(ledger, each)
     scheduler = FoldRacing(ledger, racing())

@@ -28,6 +28,7 @@ from spaces.presets import PRESETS
 from spaces.reference import reference_policies
 from spaces.space import Assignment, Space
 from spaces.space_file import space_from_yaml
+from tests.trainables.test_ledger import made_up_record
 from trainables.ledger import Ledger
 from trainables.results import FoldResult, TrialResult
 from trainables.results import TrialState as State
@@ -327,6 +328,7 @@ def test_a_resumed_search_takes_up_unfinished_trials_first_and_proposes_what_it_
     for index in range(6):
         first.suggest(str(index))
     ledger = Ledger(tmp_path / "b")
+    ledger.write_search(made_up_record())
     for trial_id in ("t0000", "t0001", "t0003", "t0004"):
         ledger.end_trial(trial_id, "completed")
     again = searcher(Ledger(tmp_path / "b"), 8)
