@@ -25,6 +25,8 @@ from search.tuning import Tuning
 from trainables.errors import lacks_room
 from trainables.leases import DEAD_AFTER, Lease, held
 from trainables.ledger import Ledger
+from trainables.session import stages_folder
+from trainables.stages import StageStore
 from trainables.tune_trainable import FoldTrainable
 
 _STUCK_PATIENCE = 5.0
@@ -81,6 +83,7 @@ def compute(
         tracker.stop(interrupted=True, timeout=_STUCK_PATIENCE)
         with suppress(OSError):
             driver_lease(ledger).unlink(missing_ok=True)  # this process ends without leaving ``driving``
+        sweep(ledger)
         console.print(f"Ray did not stop in time. Nothing that was finished is lost. Go on: {resume_command(ledger)}")
 
     stop = Stop(
@@ -138,6 +141,13 @@ def _noticing_full_storage(leaving: Leaving, ledger: Ledger) -> Iterator[None]:
         if not lacks_room(error):
             raise
         leaving.because_full(ledger.storage)
+
+
+def sweep(ledger: Ledger) -> None:
+    """Remove what dead processes left behind; a storage that is full is swept another time."""
+    with suppress(OSError):
+        ledger.sweep()
+        StageStore(stages_folder(ledger)).sweep()
 
 
 def allotted(resources: Resources, *, trials: int, threads: int | None = None) -> Allotment:

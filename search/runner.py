@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from rich.console import Console
@@ -13,7 +12,7 @@ from mlflow_tracking.connect import check_server
 from mlflow_tracking.names import REPORT_FILE
 from mlflow_tracking.projector import Projector
 from search.allotment import Allotment
-from search.attempt import allotted, check_cluster, check_threads, compute, driving
+from search.attempt import allotted, check_cluster, check_threads, compute, driving, sweep
 from search.commands import resume_command
 from search.config_file import SINGLE
 from search.confirm import confirm_at_the_end, say_report
@@ -29,8 +28,6 @@ from search.versions import versions
 from spaces.budget import budget_named
 from spaces.presets import TABLES
 from trainables.ledger import Ledger, SearchRecord
-from trainables.session import stages_folder
-from trainables.stages import StageStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +97,7 @@ def _enlarged(record: SearchRecord, name: str, resumption: Resumption) -> Search
 def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Console, *, confirm: bool) -> int:
     """Compute a search's trials, say what came of them, confirm the best where wanted. Returns the exit code."""
     start = time.monotonic()
-    _sweep(ledger)
+    sweep(ledger)
     end = compute(
         ledger,
         Projector(ledger, ledger.search().tracking_uri),
@@ -109,7 +106,7 @@ def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Co
         console,
         finish=lambda interrupted: _conclude(ledger, console, interrupted=interrupted),
     )
-    _sweep(ledger)
+    sweep(ledger)
     print_outcome(console, ledger)
     if end.exhausted:
         console.print("Every configuration of the grid has been tried.")
@@ -134,13 +131,6 @@ def _conclude(ledger: Ledger, console: Console, *, interrupted: bool) -> None:
     write_outcome(ledger, in_a_hurry=interrupted)
     if not interrupted:
         say_report(ledger, console)
-
-
-def _sweep(ledger: Ledger) -> None:
-    """Remove what dead processes left behind; a storage that is full is swept another time."""
-    with suppress(OSError):
-        ledger.sweep()
-        StageStore(stages_folder(ledger)).sweep()
 
 
 def _next_steps(console: Console, ledger: Ledger, page: str | None, *, more_to_do: bool) -> None:
