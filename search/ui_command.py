@@ -27,7 +27,7 @@ _STOP_SECONDS = 10.0
 
 
 def ui(storage: Path, name: str | None, port: int | None) -> int:
-    """Serve the pages until Ctrl-C. Returns the exit code: 0, or that of a server that ends by itself.
+    """Serve the pages until Ctrl-C or SIGTERM. Returns the exit code: 0, or that of a server that ends by itself.
 
     Args:
         storage: the folder of the searches.
@@ -49,6 +49,7 @@ def ui(storage: Path, name: str | None, port: int | None) -> int:
     server = subprocess.Popen(  # noqa: S603 - no word of it comes from outside
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the server must not be left behind
     try:
         _wait_for(server, uri)
         console.print(f"Trials in MLflow: {page_address(uri, experiment)}")
