@@ -10,33 +10,33 @@ from trainables.ledger import Ledger
 
 def resume_command(search: Ledger) -> str:
     """Goes on with a search."""
-    return f"python search/run.py --resume {search.folder.name}{_storage(search)}"
+    return f"python search/run.py --resume {search.folder.name}{storage_flag(search)}"
 
 
 def confirm_command(search: Ledger) -> str:
     """Confirms a search."""
-    return f"python search/run.py confirm {search.folder.name}{_storage(search)}"
+    return f"python search/run.py confirm {search.folder.name}{storage_flag(search)}"
 
 
 def sync_command(ledger: Ledger) -> str:
     """Brings the tracking server of a search, or of the search that a confirmation is of, up to date."""
     search = ledger if ledger.folder.parent == ledger.storage else Ledger(ledger.folder.parent)
     address = shlex.quote(search.search().tracking_uri)
-    return f"python search/run.py sync {search.folder.name}{_storage(search)} --tracking-uri {address}"
+    return f"python search/run.py sync {search.folder.name}{storage_flag(search)} --tracking-uri {address}"
 
 
 def refit_command(search: Ledger) -> str:
     """Trains a search's best policy on all its images."""
-    return f"python search/run.py refit {search.folder.name}{_storage(search)}"
+    return f"python search/run.py refit {search.folder.name}{storage_flag(search)}"
 
 
 def predict_command(search: Ledger, model: str) -> str:
     """Uses a model, given by the name of its search or by its folder."""
-    storage = _storage(search) if model == search.folder.name else ""
+    storage = storage_flag(search) if model == search.folder.name else ""
     return f"python search/run.py predict {shlex.quote(model)} IMAGES{storage}"
 
 
-def _storage(search: Ledger) -> str:
+def storage_flag(search: Ledger) -> str:
     """The flag that names the storage, where it is not the one looked into by default."""
     is_default = search.storage == Path("searches").resolve()
     return "" if is_default else f" --storage {shlex.quote(str(search.storage))}"

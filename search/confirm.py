@@ -25,6 +25,7 @@ from search.commands import confirm_command
 from search.console import open_console
 from search.outcome import cautions, rank, write_outcome
 from search.pretrained import refuse_missing
+from search.ray_start import ray_left_at_the_end
 from search.report.write import try_report
 from search.settings import Resources, SettingsError
 from search.storage import find_search
@@ -83,7 +84,7 @@ def confirm_search(storage: Path, name: str | None, wish: Wish, resources: Resou
     record = search.search()
     check_threads(resources, record.threads)
     check_server(record.tracking_uri)
-    with driving(search, console):
+    with ray_left_at_the_end(), driving(search, console):
         confirmation = _unfinished(search)
         if confirmation is None:
             confirmation = start(search, _wished(search, wish), console)

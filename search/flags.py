@@ -94,13 +94,13 @@ def stage_size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _slice(text: str) -> str | int:
+def slice_rule(text: str) -> str | int:
+    """Which slice of a volume, as argparse wants a type."""
     if text == "middle":
         return text
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is neither 'middle' nor the number of a slice") from None
+    if not text.isdecimal() or len(text) > _MOST_DIGITS:
+        raise argparse.ArgumentTypeError(f"'{text[:_SHOWN]}' is neither middle nor a whole number from 0")
+    return int(text)
 
 
 def search_parser(subcommands: Mapping[str, str]) -> Parser:
@@ -162,7 +162,7 @@ def search_parser(subcommands: Mapping[str, str]) -> Parser:
         "--no-images", action="store_const", const=True, help="keep patients' images out of tracking and reports"
     )
     data.add_argument("--positive", metavar="CLASS", help="the diseased class of two, for sensitivity and specificity")
-    data.add_argument("--slice", type=_slice, metavar="middle|N", help="which slice of 3-D files to take")
+    data.add_argument("--slice", type=slice_rule, metavar="middle|N", help="which slice of 3-D files to take")
     data.add_argument(
         "--skip-bad-images", action="store_const", const=True, help="go on without unreadable images; they are listed"
     )

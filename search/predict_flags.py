@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from search.flags import DEFAULT_TRACKING_URI, Parser, path
+from search.flags import DEFAULT_TRACKING_URI, Parser, path, slice_rule
 
 
 def predict_parser() -> Parser:
@@ -24,16 +23,10 @@ def predict_parser() -> Parser:
         "--out", default="predictions.csv", metavar="FILE", help="the table to write; - prints it (predictions.csv)"
     )
     parser.add_argument(
-        "--slice", type=_slice, metavar="middle|N", help="of volumes (the one that the model was trained on)"
+        "--slice", type=slice_rule, metavar="middle|N", help="of volumes (the one that the model was trained on)"
     )
     parser.add_argument("--storage", type=path, default=Path("searches"), metavar="FOLDER", help="(./searches)")
     parser.add_argument(
         "--tracking-uri", default=DEFAULT_TRACKING_URI, metavar="URI", help=f"where MLflow is ({DEFAULT_TRACKING_URI})"
     )
     return parser
-
-
-def _slice(text: str) -> str | int:
-    if text != "middle" and (not text.isdecimal() or len(text) > 9):
-        raise argparse.ArgumentTypeError(f"'{text[:60]}' is neither middle nor a whole number from 0")
-    return text if text == "middle" else int(text)

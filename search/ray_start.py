@@ -67,6 +67,15 @@ def join_cluster(resources: Resources, *, trials: int, threads: int | None) -> A
 
 
 @contextmanager
+def ray_left_at_the_end() -> Iterator[None]:
+    """Leave Ray with the block: a cluster that was joined and refused must not be what a later search runs on."""
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
 def _code() -> Iterator[Path]:
     """A folder with the project's packages and nothing else, to be sent to the nodes."""
     with tempfile.TemporaryDirectory(prefix="genmix-code-") as folder:

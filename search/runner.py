@@ -21,6 +21,7 @@ from search.events import write_event
 from search.inputs import absolute_uri, check_storage, open_images, prepare
 from search.outcome import print_outcome, rank, write_outcome
 from search.pretrained import refuse_missing
+from search.ray_start import ray_left_at_the_end
 from search.settings import NewSearch, Resources, Resumption, SettingsError
 from search.storage import find_search
 from search.unchanged import check_unchanged
@@ -41,10 +42,11 @@ class Finished:
 def start_search(settings: NewSearch) -> Finished:
     """Run a new search to its end. Raises: InputError before any trial starts."""
     console = open_console(settings.resources.progress)
-    allotment = allotted(settings.resources, trials=settings.trials)
-    ledger = prepare(settings, allotment, console)
-    with driving(ledger, console):
-        code = _run(ledger, allotment, settings.resources, console, confirm=settings.confirm)
+    with ray_left_at_the_end():
+        allotment = allotted(settings.resources, trials=settings.trials)
+        ledger = prepare(settings, allotment, console)
+        with driving(ledger, console):
+            code = _run(ledger, allotment, settings.resources, console, confirm=settings.confirm)
     return Finished(ledger=ledger, exit_code=code)
 
 
@@ -62,7 +64,7 @@ def resume_search(resumption: Resumption) -> Finished:
     check_server(enlarged.tracking_uri)
     images = open_images(ledger, console)
     refuse_missing(record.space, budget_named(record.budget))
-    with driving(ledger, console):
+    with ray_left_at_the_end(), driving(ledger, console):
         allotment = allotted(resumption.resources, trials=enlarged.trials, threads=record.threads)
         check_cluster(resumption.resources, ledger.storage, images, versions())
         ledger.write_search(enlarged)

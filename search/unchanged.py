@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from search.chosen_space import chosen_space
+from search.commands import storage_flag
 from search.pretrained import leave_missing, leave_missing_weights
 from search.settings import SettingsError
 from spaces.budget import budget_named
@@ -19,7 +20,13 @@ from trainables.data.source import Source
 from trainables.errors import DataError
 from trainables.ledger import Ledger, SearchRecord
 
-_OF_DATA = ("data", "labels", "slice", "split_file", "lock_test", "skip_bad_images")
+_OF_SOURCE = {
+    "labels": "labels",
+    "slice": "slice_rule",
+    "split_file": "split_file",
+    "skip_bad_images": "skip_bad_images",
+}
+"""Flags that say how images are read, and the fields of ``Source`` that hold them."""
 
 
 def check_unchanged(ledger: Ledger, given: Mapping[str, Any]) -> str | None:
@@ -107,19 +114,12 @@ def _dimensions(space: Space) -> dict[str, str]:
 
 def _source(record: SearchRecord, given: Mapping[str, Any]) -> Source | None:
     """Where the images should come from now; None for a search that has not recorded it and is told nothing."""
-    told = {name: given[name] for name in _OF_DATA if name in given and name != "lock_test"}
-    if record.source is None and "data" not in told:
+    if record.source is None and "data" not in given:
         return None
     source = record.source or Source(data="")
-    if "data" in told:
-        source = replace(source, data=str(told["data"]), is_phantom=False)
-    names = {
-        "labels": "labels",
-        "slice": "slice_rule",
-        "split_file": "split_file",
-        "skip_bad_images": "skip_bad_images",
-    }
-    return replace(source, **{names[name]: value for name, value in told.items() if name in names}).absolute()
+    if "data" in given:
+        source = replace(source, data=str(given["data"]), is_phantom=False)
+    return replace(source, **{field: given[name] for name, field in _OF_SOURCE.items() if name in given}).absolute()
 
 
 def _images(ledger: Ledger, record: SearchRecord, source: Source) -> Iterator[str]:
@@ -148,8 +148,7 @@ def _start_command(ledger: Ledger, record: SearchRecord, given: Mapping[str, Any
     for name, value in flags.items():
         for each in value if isinstance(value, list) else [value]:
             words += [_flag(name)] if each is True else [_flag(name), str(each)]
-    storage = [] if ledger.storage == Path("searches").resolve() else ["--storage", str(ledger.storage)]
-    return shlex.join(["python", "search/run.py", *words, "--warm-start", ledger.folder.name, *storage])
+    return f"python search/run.py {shlex.join(words)} --warm-start {ledger.folder.name}{storage_flag(ledger)}"
 
 
 def _flag(name: str) -> str:
