@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 from spaces.errors import require
 
 AUGMENTATIONS = ("none", "diffaugment")
+PRECISIONS = ("float32", "tf32", "bfloat16")
 STYLEGAN_AUGMENTATIONS = ("none", "diffaugment", "ada")
 MIXTURES = ("off", "static", "learnt")
 SCRATCH = "none"
@@ -31,6 +32,10 @@ class TrainedConfig:
         batch_size: images of one step.
         learning_rate: of the optimiser.
         affine_copies: transformed copies of each training image that the generator learns from besides the original.
+        precision: of training: "float32"; "tf32", in which a GPU's convolutions round what they multiply to 10 bits of
+            mantissa (a CPU computes float32); or "bfloat16", in which forward passes have 8 bits; penalties, fitness
+            norms, weights and optimisers are float32 then, too, but children are judged by rounded logits. What makes the
+            pool is float32 always.
 
     ``SAMPLING`` names the settings that play no part in training: generators that differ in these alone share it.
     """
@@ -41,12 +46,19 @@ class TrainedConfig:
     batch_size: int = 32
     learning_rate: float = 2e-4
     affine_copies: int = 0
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         _whole("steps", self.steps, 1)
+        _one_of("precision", self.precision, self.precisions())
         _whole("batch_size", self.batch_size, 2)
         require(0 < self.learning_rate <= 1, "generator.learning_rate", self.learning_rate, "more than 0, at most 1")
         _whole("affine_copies", self.affine_copies, 0, 16)
+
+    @classmethod
+    def precisions(cls) -> tuple[str, ...]:
+        """The values of ``precision``."""
+        return PRECISIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +141,11 @@ class WganGpConfig(GanConfig):
         _whole("critic_steps", self.critic_steps, 1, 20)
         require(0 < self.penalty <= 1000, "generator.penalty", self.penalty, "more than 0, at most 1000")
 
+    @classmethod
+    def precisions(cls) -> tuple[str, ...]:
+        """The values of ``precision``; with TF32, replayed steps had other bytes than computed ones on an H200."""
+        return tuple(each for each in PRECISIONS if each != "tf32")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EganConfig(GanConfig):
@@ -140,6 +157,8 @@ class EganConfig(GanConfig):
         survivors: generators that survive a generation (mu).
         discriminator_steps: discriminator updates per generation.
         evaluation_batch: real images, and as many generated ones, on which all children of a generation are judged.
+        reuse_gradient: the discriminator's first step of a generation takes the gradient by which the fittest child's
+            diversity was measured: the same loss of the same networks, on the evaluation's images.
     """
 
     name: ClassVar[str] = "egan"
@@ -148,6 +167,7 @@ class EganConfig(GanConfig):
     survivors: int = 1
     discriminator_steps: int = 3
     evaluation_batch: int = 256
+    reuse_gradient: bool = False
 
     def __post_init__(self) -> None:
         GanConfig.__post_init__(self)
@@ -193,6 +213,13 @@ class DaeGanConfig(EganConfig):
         require(0 <= self.centre_range <= 100, "generator.centre_range", self.centre_range, "0 to 100")
         require(0 < self.sigma <= 100, "generator.sigma", self.sigma, "more than 0, at most 100")
         require(0 < self.mixing_alpha <= 10, "generator.mixing_alpha", self.mixing_alpha, "more than 0, at most 10")
+        require(
+            not self.reuse_gradient or self.mixed_input == self.mixed_fitness,
+            "generator.reuse_gradient",
+            self.reuse_gradient,
+            "false where the discriminator learns from mixed images and diversity is measured on others; set "
+            "generator.mixed_fitness as generator.mixed_input",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -44,15 +44,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.generators.adam import Moments, adam_step, no_moments
-from trainables.generators.evolution import MUTATIONS, discriminator_loss, fittest, mutation_gradients, real_gradients
+from tests.benchmarks.functional_adam import Moments, adam_step, no_moments
+from trainables.generators.evolution import MUTATIONS, discriminator_loss, fittest, mutation_gradients, real_part
 from trainables.seeding import generator
 
 LATENT, HIDDEN, BATCH, EVALUATION = 2, (64, 64, 64), 64, 64
 RATE, BETAS, DISCRIMINATOR_BETAS, GAMMA = 1e-3, (0.5, 0.999), (0.0, 0.999), 2.0
 MILESTONES = (2_000, 5_000, 10_000)
 SAMPLES = 10_000
-METHODS = {"e-gan": tuple(range(len(MUTATIONS)))} | {name: (index,) for index, name in enumerate(MUTATIONS)}
+ALL = tuple(range(len(MUTATIONS)))
+METHODS = {"e-gan": ALL, "e-gan, reuse": ALL} | {name: (index,) for index, name in enumerate(MUTATIONS)}
+"""Mutations to choose from; "reuse" is E-GAN with ``generator.reuse_gradient``."""
 
 Weights = tuple[Tensor, ...]
 """Matrices (S, in, out) and biases (S, 1, out) of one fully connected network per seed, S seeds side by side."""
@@ -127,13 +129,14 @@ def scaled(gradients: Weights, seeds: int) -> Weights:
     return tuple(each * seeds for each in gradients)
 
 
-def fitness_by_seed(fake_logits_R: Tensor, judge: Weights, shared: Weights) -> Tensor:
-    """``F_q + gamma F_d`` (S,) of one child per seed: ``evolution.fitness`` of every seed in one backward pass."""
+def judged_by_seed(fake_logits_R: Tensor, judge: Weights, shared: Weights) -> tuple[Tensor, Weights]:
+    """``F_q + gamma F_d`` (S,) of one child per seed, and the gradients: all seeds' judgements in one backward pass."""
     seeds = len(shared[0])
     fake = torch.autograd.grad(functional.softplus(fake_logits_R).mean(), judge)
-    squares_S = sum((real + seeds * each).square().sum(dim=(1, 2)) for real, each in zip(shared, fake, strict=True))
+    gradients = tuple(real + seeds * each for real, each in zip(shared, fake, strict=True))
+    squares_S = torch.stack([each.square().sum(dim=(1, 2)) for each in gradients]).sum(dim=0)
     quality_S = torch.sigmoid(fake_logits_R.detach()).view(seeds, -1).mean(dim=1)
-    return quality_S - GAMMA * torch.as_tensor(squares_S).sqrt().log()
+    return quality_S - GAMMA * squares_S.sqrt().log(), gradients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +150,7 @@ class Measured:
 class Race:
     """One method on one toy, all seeds side by side; a seed's draws do not depend on the method."""
 
-    def __init__(self, toy: Toy, allowed: Sequence[int], seeds: Sequence[int]) -> None:
+    def __init__(self, toy: Toy, allowed: Sequence[int], seeds: Sequence[int], *, reuse: bool) -> None:
         self._toy = toy
         self._allowed = allowed
         self._rngs = [generator(seed, "toy") for seed in seeds]
@@ -155,22 +158,26 @@ class Race:
         self._memory = no_moments(self._discriminator)
         self.networks = weights((LATENT, *HIDDEN, 2), self._rngs)
         self._moments = no_moments(self.networks)
+        self._reuse = reuse
+        self._handed_on: Weights | None = None
 
     def generation(self) -> None:
         """One step of the discriminators, then one of evolution."""
-        judge = leaves(self._discriminator)
-        with torch.no_grad():
-            fake_SN2 = forward(self.networks, latents(BATCH, self._rngs))
-        loss = discriminator_loss(logits(judge, self._toy.draw(BATCH, self._rngs)), logits(judge, fake_SN2))
-        gradients = scaled(torch.autograd.grad(loss, judge), len(self._rngs))
-        with torch.no_grad():
-            self._discriminator, self._memory = adam_step(
-                judge, gradients, self._memory, learning_rate=RATE, betas=DISCRIMINATOR_BETAS
-            )
+        gradients = self._discriminator_gradients() if self._handed_on is None else self._handed_on
+        self._discriminator, self._memory = adam_step(
+            self._discriminator, gradients, self._memory, learning_rate=RATE, betas=DISCRIMINATOR_BETAS
+        )
         children = self._children()
         real_SN2, noise_SNL = self._toy.draw(EVALUATION, self._rngs), latents(EVALUATION, self._rngs)
         best = [0] * len(self._rngs) if len(children) == 1 else self._fittest(children, real_SN2, noise_SNL)
         self.networks, self._moments = _survivors(children, best)
+
+    def _discriminator_gradients(self) -> Weights:
+        judge = leaves(self._discriminator)
+        with torch.no_grad():
+            fake_SN2 = forward(self.networks, latents(BATCH, self._rngs))
+        loss = discriminator_loss(logits(judge, self._toy.draw(BATCH, self._rngs)), logits(judge, fake_SN2))
+        return scaled(torch.autograd.grad(loss, judge), len(self._rngs))
 
     def _children(self) -> list[tuple[Weights, Moments]]:
         parents = leaves(self.networks)
@@ -183,28 +190,34 @@ class Race:
 
     def _fittest(self, children: Sequence[tuple[Weights, Moments]], real_SN2: Tensor, noise_SNL: Tensor) -> list[int]:
         judge = leaves(self._discriminator)
-        shared = scaled(real_gradients(logits(judge, real_SN2), judge), len(self._rngs))
-        scores = [fitness_by_seed(logits(judge, forward(child, noise_SNL)), judge, shared) for child, _ in children]
-        return [fittest(row, 1)[0] for row in torch.stack(scores, dim=1).tolist()]
+        shared = scaled(real_part(logits(judge, real_SN2), judge).gradients, len(self._rngs))
+        judged = [judged_by_seed(logits(judge, forward(child, noise_SNL)), judge, shared) for child, _ in children]
+        best = [int(fittest(row_C, 1)) for row_C in torch.stack([scores_S for scores_S, _ in judged], dim=1)]
+        if self._reuse:
+            self._handed_on = _chosen([gradients for _, gradients in judged], best)
+        return best
 
 
 def _survivors(children: Sequence[tuple[Weights, Moments]], best: Sequence[int]) -> tuple[Weights, Moments]:
     """Each seed's child of position ``best``."""
-
-    def chosen(part: Callable[[tuple[Weights, Moments]], Weights]) -> Weights:
-        stacks = [torch.stack(each) for each in zip(*map(part, children), strict=True)]
-        return tuple(each_CSIO[best, range(len(best))] for each_CSIO in stacks)
-
-    return chosen(lambda child: child[0]), Moments(
+    return _chosen([child for child, _ in children], best), Moments(
         steps=children[0][1].steps,
-        first=chosen(lambda child: child[1].first),
-        second=chosen(lambda child: child[1].second),
+        first=_chosen([moments.first for _, moments in children], best),
+        second=_chosen([moments.second for _, moments in children], best),
     )
 
 
-def race(toy: Toy, allowed: Sequence[int], *, milestones: Sequence[int], seeds: Sequence[int]) -> list[Measured]:
+def _chosen(candidates: Sequence[Weights], best: Sequence[int]) -> Weights:
+    """Of each seed, that of position ``best``."""
+    stacks = [torch.stack(each) for each in zip(*candidates, strict=True)]
+    return tuple(each_CSIO[list(best), range(len(best))] for each_CSIO in stacks)
+
+
+def race(
+    toy: Toy, allowed: Sequence[int], *, milestones: Sequence[int], seeds: Sequence[int], reuse: bool = False
+) -> list[Measured]:
     """Trains one generator per seed up to the last milestone and measures all of them at each."""
-    running = Race(toy, allowed, seeds)
+    running = Race(toy, allowed, seeds, reuse=reuse)
     measured = []
     for generation in range(1, milestones[-1] + 1):
         running.generation()
@@ -231,7 +244,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         last = {}
         for method, allowed in METHODS.items():
             start = time.process_time()
-            measured = race(toy, allowed, milestones=milestones, seeds=range(options.seeds))
+            measured = race(
+                toy, allowed, milestones=milestones, seeds=range(options.seeds), reuse=method.endswith("reuse")
+            )
             seconds = time.process_time() - start
             for generations, each in zip(milestones, measured, strict=True):
                 spent = seconds * generations / milestones[-1]
@@ -254,7 +269,7 @@ def verdict(modes: Mapping[str, Sequence[int]]) -> str:
         for method, found in modes.items()
         if method != "e-gan"
     }
-    better = [method for method, each in margins.items() if mean(each) < 0]
+    better = [method for method, each in margins.items() if method in MUTATIONS and mean(each) < 0]
     claim = f"fewer modes than {' and '.join(better)}" if better else "at least as many modes as each single mutation"
     details = ", ".join(
         f"{method} {mean(each):+.1f} +- {stdev(each) / len(each) ** 0.5:.1f}" for method, each in margins.items()

@@ -48,8 +48,16 @@ def make(name: str, **settings: Any) -> Generator:
 
 
 RESUMED = 4
-COMMON_OPTIONS = {"augmentation": "diffaugment", "spectral_norm": True, "ema": 0.9, "survivors": 2}
-"""What every adversarial generator can be asked for; the others have no such fields."""
+COMMON_OPTIONS = {
+    "precision": "bfloat16",
+    "augmentation": "diffaugment",
+    "spectral_norm": True,
+    "ema": 0.9,
+    "survivors": 2,
+    "reuse_gradient": True,
+    "mixed_fitness": True,
+}
+"""What generators can be asked for; some have only some of these fields, and every one has a precision."""
 
 
 LEARNING = [name for name in GENERATORS if "steps" in fields(name)]
@@ -329,3 +337,8 @@ def test_options_are_checked_and_refused_with_the_valid_names(name: str) -> None
         trial_config({**base, "generator.steps": 0}, BUDGETS["quick"])
     with pytest.raises(ConfigError, match=r"generator\.learning_rate is 'fast'; expected float"):
         trial_config({**base, "generator.learning_rate": "fast"}, BUDGETS["quick"])
+    trial_config({**base, "generator.precision": "bfloat16"}, BUDGETS["quick"])
+    with pytest.raises(
+        ConfigError, match=r"generator\.precision is 'half'; expected one of float32, (tf32, )?bfloat16"
+    ):
+        trial_config({**base, "generator.precision": "half"}, BUDGETS["quick"])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from typing import Any
 
 import pytest
 
 from spaces.budget import BUDGETS, budget_named
 from spaces.config import MIXERS, TrialConfig, check_space, trial_config, with_generator_setting
 from spaces.errors import ConfigError, SpaceError
-from spaces.generators import GENERATORS, DaeGanConfig, EganConfig, NoGeneratorConfig
+from spaces.generators import GENERATORS, PRECISIONS, DaeGanConfig, EganConfig, NoGeneratorConfig, TrainedConfig
+from spaces.parameter import Value
 from spaces.presets import PRESETS
 from spaces.reference import reference_policies
 from spaces.space import When
@@ -184,3 +186,60 @@ def test_a_setting_that_no_dimension_searches_is_fixed_for_the_generators_that_h
         with_generator_setting(PRESETS["genmix"].fix("generator.name", "dcgan")[0], "generator.gamma", "0.1")
     with pytest.raises(SpaceError, match=r"generator.critic_steps=x is no int"):
         with_generator_setting(PRESETS["genmix"], "generator.critic_steps", "x")
+
+
+TRAINED = [name for name, config in GENERATORS.items() if "steps" in config.__dataclass_fields__]
+NEEDED: dict[str, dict[str, Any]] = {"textual_inversion": {"pretrained": "a/pipeline"}}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_generator_that_trains_does_so_in_the_precision_that_is_asked_for(name: str) -> None:
+    needed = NEEDED.get(name, {})
+    default = GENERATORS[name](**needed)
+    assert isinstance(default, TrainedConfig)
+    assert default.precision == "float32"
+    valid = default.precisions()
+    assert set(PRECISIONS) - set(valid) == ({"tf32"} if name == "wgan_gp" else set())
+    assert all(dataclasses.replace(default, precision=each).precision == each for each in valid)
+    for other in {"float16", *PRECISIONS} - set(valid):
+        with pytest.raises(
+            ConfigError, match=rf"generator\.precision is '{other}'; expected one of {', '.join(valid)}"
+        ):
+            dataclasses.replace(default, precision=other)
+
+
+@pytest.mark.parametrize("mixed_input", [False, True])
+@pytest.mark.parametrize("mixed_fitness", [False, True])
+def test_a_gradient_is_reused_only_where_it_is_of_the_discriminators_own_loss(
+    mixed_input: bool, mixed_fitness: bool
+) -> None:
+    flat: dict[str, Value] = {
+        "mixer.name": "genmix",
+        "generator.name": "dae_gan",
+        "generator.mixed_input": mixed_input,
+        "generator.mixed_fitness": mixed_fitness,
+    }
+    trial_config(flat, QUICK)
+    reusing = {**flat, "generator.reuse_gradient": True}
+    if mixed_input == mixed_fitness:
+        generator = trial_config(reusing, QUICK).generator
+        assert isinstance(generator, DaeGanConfig)
+        assert generator.reuse_gradient
+        return
+    with pytest.raises(ConfigError, match=r"reuse_gradient is True; expected false where .*generator\.mixed_fitness"):
+        trial_config(reusing, QUICK)
+
+
+def test_a_space_in_which_some_trials_could_not_reuse_the_gradient_is_refused_before_any_trial() -> None:
+    egan, _ = PRESETS["genmix"].fix("generator.name", "egan")
+    check_space(with_generator_setting(egan, "generator.reuse_gradient", "true"), QUICK)
+    for space in (PRESETS["dae_gan"], PRESETS["genmix"].fix("mixer.name", "genmix")[0]):
+        with pytest.raises(SpaceError, match=r"generator\.reuse_gradient is True; expected false where"):
+            check_space(with_generator_setting(space, "generator.reuse_gradient", "true"), QUICK)
+
+
+def test_how_a_generator_is_computed_is_part_of_what_it_is() -> None:
+    flat: dict[str, Value] = {"mixer.name": "genmix", "generator.name": "egan"}
+    plain = trial_config(flat, QUICK).digest
+    others: tuple[dict[str, Value], ...] = ({"generator.precision": "bfloat16"}, {"generator.reuse_gradient": True})
+    assert len({plain, *(trial_config({**flat, **other}, QUICK).digest for other in others)}) == 3

@@ -25,7 +25,9 @@ class SeededDropout(nn.Module):
         if self.rng is None:
             raise RuntimeError("dropout has no random generator; call seed_dropout(network, rng) before training.")
         kept = torch.rand(values.shape, generator=self.rng) >= self.share  # on the CPU: the same masks on each device
-        return values * kept.to(values.device) / (1 - self.share)
+        if values.is_cuda:
+            kept = kept.pin_memory().to(values.device, non_blocking=True)  # the host goes on meanwhile
+        return values * kept / (1 - self.share)
 
 
 def seed_dropout(network: nn.Module, rng: torch.Generator | None) -> None:

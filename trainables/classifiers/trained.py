@@ -33,17 +33,25 @@ class TrainedClassifier:
         return in_chunks(self.network, partial(features, self.network), images_NCHW, self.device)
 
     def state(self) -> dict[str, Tensor]:
-        """The weights as named CPU tensors for safetensors."""
-        return {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
+        """The weights as named contiguous CPU tensors for safetensors."""
+        return {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in self.network.state_dict().items()
+        }
 
 
 @torch.no_grad()
 def in_chunks(
     network: nn.Module, compute: Callable[[Tensor], Tensor], images_NCHW: Tensor, device: torch.device
 ) -> Tensor:
-    """What ``compute`` gives of images with the network in evaluation mode, batch by batch, on the CPU."""
+    """What ``compute`` gives of images with the network in evaluation mode, batch by batch.
+
+    Returns:
+        It all, on the CPU, where it is brought at once: no batch waits until the one before it has come back.
+    """
     network.eval()
-    return torch.cat([compute(chunk.to(device)).cpu() for chunk in torch.split(images_NCHW, EVALUATION_BATCH)])
+    chunks = torch.split(images_NCHW, EVALUATION_BATCH)
+    return torch.cat([compute(chunk_NCHW.to(device)) for chunk_NCHW in chunks]).cpu()
 
 
 def load_classifier(

@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import one_hot
+from torch import Tensor
 
 from spaces.config import ClassifierConfig
 from trainables import seeding
 from trainables.classifiers.dropout import seed_dropout
 from trainables.classifiers.early_stopping import EarlyStopping
-from trainables.classifiers.losses import class_weights, jensen_shannon, smoothed, soft_cross_entropy
-from trainables.classifiers.optimisation import SCHEDULES, optimizer
+from trainables.classifiers.learner import Learner
+from trainables.classifiers.losses import class_weights
 from trainables.classifiers.registry import build
-from trainables.classifiers.trained import TrainedClassifier, in_chunks
+from trainables.classifiers.trained import TrainedClassifier
 from trainables.data.image_set import ImageSet
-from trainables.errors import DataError, DivergedError
+from trainables.errors import DataError
 from trainables.generators.base import OnStep
 from trainables.generators.determinism import deterministic
 from trainables.generators.fitting import advance
 from trainables.generators.parts import Part, pack, unpack
 from trainables.mixers.base import Augment, Batch, Mixer
 
-CLASSIFIER_STAGE_VERSION = 1
-"""Raised by hand when the loop, an architecture or the augmentation computes other numbers than before."""
+CLASSIFIER_STAGE_VERSION = 2
+"""Raised by hand when the loop, an architecture or the augmentation computes other numbers than before.
+
+2: networks lie channels last and optimisers take fused steps, which round otherwise.
+"""
+READ_EVERY = 25
+"""Batches whose losses stay on the device until they are looked at, since looking waits for the device."""
 
 Compose: TypeAlias = Callable[[int], Sequence[Batch]]
 """The batches of an epoch (from 0), the same whenever it is asked for them."""
@@ -89,8 +92,8 @@ def begin_classifier(
 
     Initial weights come from the stream "weights" of ``seed``, the draws of epoch e from the stream "epoch{e}", its
     dropout from "dropout{e}": they do not depend on how many epochs there are, nor does anything else but a schedule
-    that is laid over all of them (``config.schedule_epochs``). On a GPU, the forward pass computes in bfloat16 where
-    ``config.amp`` says so, the loss in float32.
+    that is laid over all of them (``config.schedule_epochs``). All images are brought to the device once, and epochs
+    are composed there.
 
     Args:
         config: architecture and settings.
@@ -119,20 +122,20 @@ def begin_classifier(
     n_classes = len(real.classes)
     network = build(config, n_classes=n_classes, rng=seeding.generator(seed, "weights")).to(device)
     weighted = config.class_weights and not balanced
+    weights_K = class_weights(real.counts) if weighted else torch.ones(n_classes)
+    sources, pool = _on(device, real), _on(device, synthetic) if synthetic is not None else None
 
     def compose(epoch: int) -> Sequence[Batch]:
         rng = seeding.generator(seed, f"epoch{epoch}")
-        return list(mixer.epoch(real, synthetic, batch_size=config.batch_size, augment=augment, rng=rng))
+        return list(mixer.epoch(sources, pool, batch_size=config.batch_size, augment=augment, rng=rng))
 
-    learner = _Learner(
-        network=network,
-        optimizer=optimizer(config, network.parameters()),
-        config=config,
-        weights_K=(class_weights(real.counts) if weighted else torch.ones(n_classes)).to(device),
-        device=device,
-    )
-    watched = validation if config.patience else None
+    watched = _on(device, validation) if validation is not None and config.patience else None
+    learner = Learner(network, config, weights_K.to(device))
     return ClassifierTraining(learner, compose, validation=watched, seed=seed, on_batch=on_batch)
+
+
+def _on(device: torch.device, images: ImageSet) -> ImageSet:
+    return replace(images, images_NCHW=images.images_NCHW.to(device), labels_N=images.labels_N.to(device))
 
 
 class ClassifierTraining:
@@ -143,7 +146,7 @@ class ClassifierTraining:
     """
 
     def __init__(
-        self, learner: _Learner, compose: Compose, *, validation: ImageSet | None, seed: int, on_batch: OnStep
+        self, learner: Learner, compose: Compose, *, validation: ImageSet | None, seed: int, on_batch: OnStep
     ) -> None:
         self._learner = learner
         self._compose = compose
@@ -154,10 +157,12 @@ class ClassifierTraining:
         self._dropout = torch.Generator()
         seed_dropout(learner.network, self._dropout)
         self._losses: list[float] = []
-        self._batches = 0
-        """Done of the epoch that has begun."""
+        self._batches = self._in_epoch = 0
+        """Done of the epoch that has begun, and how many it has."""
         self._total = 0.0
-        """Sum of these batches' losses over their images."""
+        """Sum over their images of the losses that were looked at."""
+        self._unread: list[tuple[Tensor, int]] = []
+        """The losses of the last batches, on the device, with the batches' images."""
 
     @property
     def done(self) -> int:
@@ -168,7 +173,7 @@ class ClassifierTraining:
         """One more epoch, or what is left of it; nothing where early stopping has ended the training.
 
         Raises:
-            DivergedError: a non-finite loss.
+            DivergedError: a non-finite loss, at the latest ``READ_EVERY`` batches later.
             EmptyPoolError: the mixer needs synthetic images and there are none.
             StopRequested: passed on from ``on_batch``.
         """
@@ -187,19 +192,38 @@ class ClassifierTraining:
         if not self._batches:
             self._dropout.manual_seed(seeding.stream(self._seed, f"dropout{epoch}"))
         batches = self._compose(epoch)
+        self._in_epoch = len(batches)
         self._learner.network.train()
         for batch in batches[self._batches :]:
             loss = self._learner.learn(batch, epoch, self._batches, len(batches))
-            self._total += loss * len(batch.images_NCHW)
+            self._unread.append((loss, len(batch.images_NCHW)))
             self._batches += 1
+            if len(self._unread) == READ_EVERY:
+                self._read_losses()
             self._on_batch(epoch * len(batches) + self._batches, epochs * len(batches))
+        self._read_losses()
         return self._total / sum(len(batch.images_NCHW) for batch in batches)
+
+    def _read_losses(self) -> None:
+        """Wait for the device, and add up what it has computed. Raises: DivergedError."""
+        if not self._unread:
+            return
+        losses = torch.stack([loss for loss, _ in self._unread]).tolist()
+        first = self._batches - len(losses) + 1
+        for batch, (loss, (_, images)) in enumerate(zip(losses, self._unread, strict=True), start=first):
+            self._learner.check(loss, "loss", self.done, f", batch {batch} of {self._in_epoch}")
+            self._total += loss * images
+        self._unread.clear()
 
     def state(self) -> dict[str, Tensor]:
         """Everything that ``restore`` needs to go on, as named contiguous CPU tensors for safetensors.
 
         Its ``done`` counts an epoch that has begun, since nothing of it belongs to a training that ends before.
+
+        Raises:
+            DivergedError: a batch of that epoch had a non-finite loss.
         """
+        self._read_losses()
         return {
             "done": torch.tensor(self.done + (self._batches > 0)),
             "batches": torch.tensor(self._batches),
@@ -211,17 +235,15 @@ class ClassifierTraining:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from where ``state`` was taken; the training was begun with the same images, settings and seed."""
         unpack(self._parts, state)
+        self._learner.forget()
         self._batches = int(state["batches"])
         self._total = float(state["total"])
         self._losses = state["losses"].tolist()
+        self._unread.clear()
 
     @property
     def _parts(self) -> Mapping[str, Part]:
-        parts: dict[str, Part] = {
-            "network": self._learner.network,
-            "optimizer": self._learner.optimizer,
-            "dropout": self._dropout,
-        }
+        parts = {**self._learner.parts, "dropout": self._dropout}
         return parts if self._stopping is None else {**parts, "stopping": self._stopping}
 
     def fitted(self) -> TrainedClassifier:
@@ -241,54 +263,3 @@ class ClassifierTraining:
             kept = float(self._stopping.kept + 1)
             history |= {"validation_loss": list(self._stopping.losses), "kept_epoch": [kept]}
         return TrainedClassifier(network=network.eval(), history=history, device=self._learner.device)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Learner:
-    """A network and how it learns from one batch."""
-
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    config: ClassifierConfig
-    weights_K: Tensor
-    device: torch.device
-
-    def learn(self, batch: Batch, epoch: int, index: int, count: int) -> float:
-        """One update by batch ``index`` (from 0) of ``count``; returns the loss before it. Raises: DivergedError."""
-        config = self.config
-        factor = SCHEDULES[config.schedule](epoch * count + index, (config.span or config.epochs) * count)
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * factor
-        loss = self._update(batch)
-        self._check(loss, "loss", epoch, f", batch {index + 1} of {count}")
-        return loss
-
-    def _update(self, batch: Batch) -> float:
-        images_NCHW = torch.cat((batch.images_NCHW, *batch.views)).to(self.device)
-        mixed_precision = self.config.amp and self.device.type == "cuda"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed_precision):
-            logits_VNK = self.network(images_NCHW).unflatten(0, (1 + len(batch.views), -1))
-        logits_VNK = logits_VNK.float()
-        targets_NK = smoothed(batch.targets_NK.to(self.device), self.config.label_smoothing)
-        loss = soft_cross_entropy(logits_VNK[0], targets_NK, self.weights_K)
-        if batch.views:
-            loss = loss + batch.consistency * jensen_shannon(logits_VNK)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        return loss.item()
-
-    def validation_loss(self, epoch: int, validation: ImageSet) -> float:
-        """The loss on images as they are, weighted by class as in training, without label smoothing."""
-        logits_NK = in_chunks(self.network, self.network, validation.images_NCHW, self.device)
-        targets_NK = one_hot(validation.labels_N, len(validation.classes)).float()
-        loss = soft_cross_entropy(logits_NK, targets_NK, self.weights_K.cpu()).item()
-        self._check(loss, "validation loss", epoch, "")
-        return loss
-
-    def _check(self, loss: float, what: str, epoch: int, where: str) -> None:
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"the classifier's {what} is not finite: {loss} in epoch {epoch + 1} of {self.config.epochs}{where}. "
-                f"Lower classifier.learning_rate ({self.config.learning_rate})."
-            )

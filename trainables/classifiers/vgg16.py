@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 
@@ -57,17 +59,19 @@ def adaptive_mean(values_NCHW: Tensor, side: int) -> Tensor:
     Returns:
         (N, C, side, side).
     """
-    rows_GH, columns_GW = (_averages(size, side).to(values_NCHW) for size in values_NCHW.shape[2:])
+    given = values_NCHW.device, values_NCHW.dtype
+    rows_GH, columns_GW = (_averages(size, side, *given) for size in values_NCHW.shape[2:])
     return rows_GH @ values_NCHW @ columns_GW.T
 
 
-def _averages(size: int, side: int) -> Tensor:
+@cache  # each batch takes the same ones: drawing them up anew would wait for the device
+def _averages(size: int, side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Row g averages the positions from floor(g size / side) up to, not including, ceil((g + 1) size / side)."""
     averages_GS = torch.zeros(side, size)
     for cell in range(side):
         start, stop = cell * size // side, -(-(cell + 1) * size // side)
         averages_GS[cell, start:stop] = 1 / (stop - start)
-    return averages_GS
+    return averages_GS.to(device, dtype)
 
 
 def vgg16(*, n_classes: int, rng: torch.Generator) -> nn.Module:

@@ -10,8 +10,11 @@ from spaces.generators import AcganConfig
 from trainables import seeding
 from trainables.generators.adversary import BETAS, AdversarialGenerator, AdversarialTraining, adversary
 from trainables.generators.evolution import discriminator_loss
+from trainables.generators.graphs import Drawn
 from trainables.generators.networks.dcgan import AuxiliaryDiscriminator
 from trainables.generators.networks.image_network import ImageNetwork
+from trainables.generators.parts import under
+from trainables.generators.precision import computing_in
 from trainables.generators.training import TrainingImages
 
 STAGE_VERSION = 1
@@ -50,22 +53,32 @@ class AcganTraining(AdversarialTraining):
         super().__init__(config, network, discriminator, images, seed=seed, betas=BETAS, curves=curves)
         self._class_weight = config.class_weight
 
-    def step(self) -> None:
+    def _draw(self) -> Drawn:
+        """One batch, and what it goes through."""
+        return {**self._draw_batch(), **self._draw_looks("real", "fake", "deceiving")}
+
+    def _update(self, drawn: Drawn) -> tuple[Tensor, ...]:
         """One discriminator step, then one generator step."""
-        real_NCHW, labels_N = self._real()
-        fake_NCHW = self._fake(labels_N)
-        real_logits_N, real_classes_NK = self._discriminator(self._augment(real_NCHW))
-        fake_logits_N, fake_classes_NK = self._discriminator(self._augment(fake_NCHW.detach()))
+        real_NCHW, labels_N = self._real(drawn)
+        fake_NCHW = self._fake(drawn, labels_N)
+        real_logits_N, real_classes_NK = self._both("real", drawn, real_NCHW)
+        fake_logits_N, fake_classes_NK = self._both("fake", drawn, fake_NCHW.detach())
         against = discriminator_loss(real_logits_N, fake_logits_N)
         real_class = cross_entropy(real_classes_NK, labels_N)
         self._update_discriminator(
             against + self._class_weight * (real_class + cross_entropy(fake_classes_NK, labels_N))
         )
 
-        logits_N, classes_NK = self._discriminator(self._augment(fake_NCHW))
+        logits_N, classes_NK = self._both("deceiving", drawn, fake_NCHW)
         deceiving, fake_class = source_loss(logits_N), cross_entropy(classes_NK, labels_N)
         self._update_network(deceiving + self._class_weight * fake_class)
-        self.curves.record(against, deceiving, real_class, fake_class)
+        return against.detach(), deceiving.detach(), real_class.detach(), fake_class.detach()
+
+    def _both(self, look: str, drawn: Drawn, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of being real (N,) and of the classes (N, K), of images as they are augmented for this look."""
+        with computing_in(self._precision, images_NCHW.device):
+            logits_N, classes_NK = self._discriminator(self._augment.apply(images_NCHW, under(look, drawn)))
+        return logits_N.float(), classes_NK.float()
 
 
 def source_loss(fake_logits_N: Tensor) -> Tensor:

@@ -13,13 +13,16 @@ from torch import Tensor, nn
 
 from spaces.generators import GanConfig
 from trainables import seeding
-from trainables.generators.augmentation import apply, draw_diffaugment
+from trainables.generators.adam import adam
+from trainables.generators.augmentation import apply_diffaugment, draw_diffaugment
 from trainables.generators.averages import WeightAverage
 from trainables.generators.curves import Curves
+from trainables.generators.graphs import Drawn, Graphs
 from trainables.generators.networks.dcgan import DcganGenerator, Network, create
 from trainables.generators.networks.image_network import ImageNetwork
 from trainables.generators.networks.spectral import normalised
-from trainables.generators.parts import Part
+from trainables.generators.parts import Part, named, under
+from trainables.generators.precision import computing_in
 from trainables.generators.training import Deck, NetworkGenerator, TrainingImages
 
 BETAS = (0.5, 0.999)
@@ -43,7 +46,9 @@ class AdversarialGenerator(NetworkGenerator[Adversarial]):
 
 
 class AdversarialTraining(ABC):
-    """One generating network against one discriminator, each with Adam; a ``NetworkTraining`` but for its step.
+    """One generating network against one discriminator, each with Adam; a ``NetworkTraining``.
+
+    A subclass says what it draws for a step and what it computes from it; see ``graphs``.
 
     Args:
         config: of the generator.
@@ -52,7 +57,7 @@ class AdversarialTraining(ABC):
         images: to learn from.
         seed: every random draw of the training descends from it.
         betas: of both optimisers.
-        curves: names of what ``step`` records.
+        curves: names of what ``_update`` returns.
     """
 
     def __init__(
@@ -68,15 +73,18 @@ class AdversarialTraining(ABC):
     ) -> None:
         self._images = images
         self._batch_size = config.batch_size
+        self._precision = config.precision
         self._network = network
         self._discriminator = discriminator
-        rate = config.learning_rate
-        self._network_adam = torch.optim.Adam(network.parameters(), lr=rate, betas=betas, fused=True)
-        self._discriminator_adam = torch.optim.Adam(discriminator.parameters(), lr=rate, betas=betas, fused=True)
+        self._network_adam = adam(network.parameters(), rate=config.learning_rate, betas=betas)
+        self._discriminator_adam = adam(discriminator.parameters(), rate=config.learning_rate, betas=betas)
         self._average = WeightAverage(network, decay=config.ema) if config.ema else None
-        self._augment = Augmentation(config.augmentation, rng=seeding.generator(seed, "augmentation"))
+        self._augment = Augmentation(
+            config.augmentation, pixels=images.pixels, rng=seeding.generator(seed, "augmentation")
+        )
         self._deck = Deck(len(images), rng=seeding.generator(seed, "batches"))
         self._noise_rng = seeding.generator(seed, "latents")
+        self._graphs = Graphs(images.images_NCHW.device)
         self.curves = Curves(*curves)
 
     @property
@@ -93,23 +101,54 @@ class AdversarialTraining(ABC):
         }
         return parts if self._average is None else {**parts, "average": self._average}
 
-    @abstractmethod
     def step(self) -> None:
         """One more step. Raises: DivergedError."""
+        recorded = self._graphs.run(self._update, self._draw())
+        if self._average is not None:
+            self._average.update(self._network)
+        self.curves.record(*recorded)
+
+    @abstractmethod
+    def _draw(self) -> Drawn:
+        """All that is random in the next step."""
+
+    @abstractmethod
+    def _update(self, drawn: Drawn) -> tuple[Tensor, ...]:
+        """One step of both networks; returns a value for each curve."""
 
     def sampler(self) -> ImageNetwork:
         """A copy of the network, or of its average."""
         return copy.deepcopy(self._network if self._average is None else self._average.network)
 
-    def _real(self) -> tuple[Tensor, Tensor]:
-        """The next real images and their labels."""
-        return self._images.at(self._deck.deal(self._batch_size))
+    def _draw_batch(self) -> Drawn:
+        """Which real images are next, and the noise of as many generated ones."""
+        return {
+            "positions_N": self._deck.deal(self._batch_size),
+            "noise_NM": self._network.noise(self._batch_size, rng=self._noise_rng),
+        }
 
-    def _fake(self, labels_N: Tensor) -> Tensor:
+    def _real(self, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """The drawn real images and their labels."""
+        return self._images.at(drawn["positions_N"])
+
+    def _fake(self, drawn: Drawn, labels_N: Tensor) -> Tensor:
         """Generated images of these labels, attached to the network's weights."""
-        noise_NM = self._network.noise(len(labels_N), rng=self._noise_rng).to(labels_N.device)
-        images_NCHW: Tensor = self._network(noise_NM, labels_N)
-        return images_NCHW
+        with computing_in(self._precision, labels_N.device):
+            images_NCHW: Tensor = self._network(drawn["noise_NM"], labels_N)
+        return images_NCHW.float()
+
+    def _draw_looks(self, *looks: str) -> Drawn:
+        """What a batch goes through before each of these looks of the discriminator."""
+        drawn: dict[str, Tensor] = {}
+        for look in looks:
+            drawn |= named(look, self._augment.draw(self._batch_size))
+        return drawn
+
+    def _logits(self, look: str, drawn: Drawn, images_NCHW: Tensor, labels_N: Tensor) -> Tensor:
+        """The discriminator's, (N,), of images as they are augmented for this look."""
+        with computing_in(self._precision, labels_N.device):
+            logits_N: Tensor = self._discriminator(self._augment.apply(images_NCHW, under(look, drawn)), labels_N)
+        return logits_N.float()
 
     def _update_discriminator(self, loss: Tensor) -> None:
         self._discriminator_adam.zero_grad()
@@ -120,8 +159,6 @@ class AdversarialTraining(ABC):
         self._network_adam.zero_grad()
         torch.autograd.backward(loss, inputs=list(self._network.parameters()))
         self._network_adam.step()
-        if self._average is not None:
-            self._average.update(self._network)
 
 
 class Augmentation:
@@ -129,23 +166,22 @@ class Augmentation:
 
     Args:
         name: "none" or "diffaugment".
+        pixels: height and width of the images.
         rng: CPU generator of the draws.
     """
 
-    def __init__(self, name: str, *, rng: torch.Generator) -> None:
+    def __init__(self, name: str, *, pixels: int, rng: torch.Generator) -> None:
         self._name = name
+        self._pixels = pixels
         self.rng = rng
 
-    def draw(self, count: int, pixels: int) -> Callable[[Tensor], Tensor]:
-        """One draw for ``count`` images, to be applied as often as wished; leaves images alone where there is none."""
-        if self._name == "none":
-            return lambda images_NCHW: images_NCHW
-        draws = draw_diffaugment(count, pixels, rng=self.rng)
-        return lambda images_NCHW: apply(images_NCHW, draws)
+    def draw(self, count: int) -> Drawn:
+        """One draw for ``count`` images; nothing where there is no augmentation."""
+        return {} if self._name == "none" else draw_diffaugment(count, self._pixels, rng=self.rng)
 
-    def __call__(self, images_NCHW: Tensor) -> Tensor:
-        """Images through a draw of their own."""
-        return self.draw(len(images_NCHW), images_NCHW.shape[-1])(images_NCHW)
+    def apply(self, images_NCHW: Tensor, drawn: Drawn) -> Tensor:
+        """Images through a draw, which can be applied as often as wished; other names in it are left aside."""
+        return images_NCHW if self._name == "none" else apply_diffaugment(images_NCHW, drawn)
 
 
 def adversary(

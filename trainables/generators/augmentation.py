@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from trainables.generators.graphs import Drawn
 
 SHIFT_SHARE = 0.125
 """Largest shift by whole pixels, as a share of the image's side, in both methods."""
@@ -30,24 +31,7 @@ SAFE_PROBABILITY = 0.8
 """Above this probability, augmentations leak into the generated images (Karras et al. 2020a, section 2.2)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class DiffaugmentDraws:
-    """One draw of DiffAugment for each of N images, on the CPU.
-
-    Args:
-        brightness_N: float32 in [-.5, .5), added.
-        contrast_N: float32 in [.5, 1.5), multiplies the deviation from the image's mean.
-        shifts_N2: int64 pixels, down and right, that the image is read from.
-        corners_N2: int64 row and column of the grey square's upper left corner; may lie outside.
-    """
-
-    brightness_N: Tensor
-    contrast_N: Tensor
-    shifts_N2: Tensor
-    corners_N2: Tensor
-
-
-def draw_diffaugment(count: int, pixels: int, *, rng: torch.Generator) -> DiffaugmentDraws:
+def draw_diffaugment(count: int, pixels: int, *, rng: torch.Generator) -> Drawn:
     """Draw brightness, contrast, translation and cutout for ``count`` images.
 
     Saturation, the method's other colour operation, does nothing on one channel.
@@ -57,26 +41,31 @@ def draw_diffaugment(count: int, pixels: int, *, rng: torch.Generator) -> Diffau
         pixels: their height and width.
         rng: CPU generator.
 
+    Returns:
+        ``brightness_N``, float32 in [-.5, .5), added; ``contrast_N``, float32 in [.5, 1.5), multiplies the deviation
+        from the image's mean; ``shifts_N2``, int64 pixels, down and right, that the image is read from;
+        ``corners_N2``, int64 row and column of the grey square's upper left corner, which may lie outside.
+
     Source: Zhao et al. 2020, section 3.2 and the authors' code.
     """
     brightness_N, contrast_N = torch.rand(2, count, generator=rng)
     reach, side = _whole(pixels * SHIFT_SHARE), _whole(pixels * CUTOUT_SHARE)
     shifts_N2 = torch.randint(-reach, reach + 1, (count, 2), generator=rng)
     centres_N2 = torch.randint(0, pixels + 1 - side % 2, (count, 2), generator=rng)
-    return DiffaugmentDraws(
-        brightness_N=brightness_N - 0.5,
-        contrast_N=contrast_N + 0.5,
-        shifts_N2=shifts_N2,
-        corners_N2=centres_N2 - side // 2,
-    )
+    return {
+        "brightness_N": brightness_N - 0.5,
+        "contrast_N": contrast_N + 0.5,
+        "shifts_N2": shifts_N2,
+        "corners_N2": centres_N2 - side // 2,
+    }
 
 
-def apply(images_NCHW: Tensor, draws: DiffaugmentDraws) -> Tensor:
+def apply_diffaugment(images_NCHW: Tensor, draws: Drawn) -> Tensor:
     """Augment each image by its own draw; differentiable by the images.
 
     Args:
         images_NCHW: float (N, 1, P, P) in [-1, 1], on any device.
-        draws: for N images of P pixels.
+        draws: for N images of P pixels, there too.
 
     Returns:
         Images of the same shape, not clamped; what is shifted in and what is cut out is 0, as in the authors' code.
@@ -84,35 +73,20 @@ def apply(images_NCHW: Tensor, draws: DiffaugmentDraws) -> Tensor:
     Source: Zhao et al. 2020, section 3.2.
     """
     pixels = images_NCHW.shape[-1]
-    bright_NCHW = images_NCHW + _per_image(draws.brightness_N, images_NCHW)
+    bright_NCHW = images_NCHW + _per_image(draws["brightness_N"], images_NCHW)
     mean_N111 = bright_NCHW.mean(dim=(1, 2, 3), keepdim=True)
-    coloured_NCHW = (bright_NCHW - mean_N111) * _per_image(draws.contrast_N, images_NCHW) + mean_N111
-    along = torch.arange(pixels)
+    coloured_NCHW = (bright_NCHW - mean_N111) * _per_image(draws["contrast_N"], images_NCHW) + mean_N111
+    along = torch.arange(pixels, device=images_NCHW.device)
     # A shift as a product with a matrix of zeros and ones: its derivatives are sums in a fixed order on any device.
-    shifts_2NPP = (along == (along[:, None] + draws.shifts_N2.T[:, :, None, None])).to(images_NCHW)
+    shifts_2NPP = (along == (along[:, None] + draws["shifts_N2"].T[:, :, None, None])).to(images_NCHW)
     shifted_NCHW = shifts_2NPP[0][:, None] @ coloured_NCHW @ shifts_2NPP[1][:, None].mT
-    from_corner_2NP = along - draws.corners_N2.T[:, :, None]
+    from_corner_2NP = along - draws["corners_N2"].T[:, :, None]
     inside_2NP = (from_corner_2NP >= 0) & (from_corner_2NP < _whole(pixels * CUTOUT_SHARE))
     kept_NPP = ~(inside_2NP[0, :, :, None] & inside_2NP[1, :, None, :])
     return shifted_NCHW * kept_NPP[:, None].to(images_NCHW)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class AdaDraws:
-    """One draw of ADA's augmentations for each of N images, on the CPU.
-
-    Args:
-        matrices_N33: float64, from output to input coordinates (x, y, 1) in pixels from the image's centre.
-        brightness_N: float32, added first.
-        contrast_N: float32, multiplied afterwards.
-    """
-
-    matrices_N33: Tensor
-    brightness_N: Tensor
-    contrast_N: Tensor
-
-
-def draw_ada(count: int, pixels: int, *, probability: float, rng: torch.Generator) -> AdaDraws:
+def draw_ada(count: int, pixels: int, *, probability: float, rng: torch.Generator) -> Drawn:
     """Draw ADA's geometric and colour augmentations for ``count`` images, each with the same probability.
 
     In this order: mirror image, rotation by quarters, shift by whole pixels, zoom, rotation, zoom along one axis,
@@ -125,6 +99,10 @@ def draw_ada(count: int, pixels: int, *, probability: float, rng: torch.Generato
         pixels: their height and width.
         probability: in [0, 1]; of each operation, for each image.
         rng: CPU generator.
+
+    Returns:
+        ``matrices_N33``, float64, from output to input coordinates (x, y, 1) in pixels from the image's centre;
+        ``brightness_N``, float32, added first; ``contrast_N``, float32, multiplied afterwards.
 
     Source: Karras et al. 2020a, appendix B, for one channel.
     """
@@ -156,25 +134,25 @@ def draw_ada(count: int, pixels: int, *, probability: float, rng: torch.Generato
     matrices_N33 = factors[0]
     for factor_N33 in factors[1:]:  # from the output back to the input, hence the first operation stands first
         matrices_N33 = matrices_N33 @ factor_N33
-    return AdaDraws(
-        matrices_N33=matrices_N33,
-        brightness_N=(BRIGHTNESS_STD * bright * normals_6N[4]).float(),
-        contrast_N=torch.exp2(CONTRAST_STD * contrast * normals_6N[5]).float(),
-    )
+    return {
+        "matrices_N33": matrices_N33,
+        "brightness_N": (BRIGHTNESS_STD * bright * normals_6N[4]).float(),
+        "contrast_N": torch.exp2(CONTRAST_STD * contrast * normals_6N[5]).float(),
+    }
 
 
-def apply_ada(images_NCHW: Tensor, draws: AdaDraws) -> Tensor:
+def apply_ada(images_NCHW: Tensor, draws: Drawn) -> Tensor:
     """Augment each image by its own draw; differentiable by the images.
 
     Args:
         images_NCHW: float (N, 1, P, P) in [-1, 1], on any device.
-        draws: for N images of P pixels.
+        draws: for N images of P pixels, there too.
 
     Returns:
         Images of the same shape, not clamped.
     """
-    warped_NCHW = resample(images_NCHW, draws.matrices_N33)
-    brightness_N111, contrast_N111 = (_per_image(each, images_NCHW) for each in (draws.brightness_N, draws.contrast_N))
+    warped_NCHW = resample(images_NCHW, draws["matrices_N33"])
+    brightness_N111, contrast_N111 = (_per_image(draws[name], images_NCHW) for name in ("brightness_N", "contrast_N"))
     return (warped_NCHW + brightness_N111) * contrast_N111
 
 
@@ -193,9 +171,9 @@ def resample(images_NCHW: Tensor, matrices_N33: Tensor) -> Tensor:
     """
     count, _, _, pixels = images_NCHW.shape
     middle = (pixels - 1) / 2
-    along = torch.arange(pixels, dtype=torch.float64) - middle
+    along = torch.arange(pixels, dtype=torch.float64, device=images_NCHW.device) - middle
     y_PP, x_PP = torch.meshgrid(along, along, indexing="ij")
-    places_3Q = torch.stack([x_PP.flatten(), y_PP.flatten(), torch.ones(pixels * pixels, dtype=torch.float64)])
+    places_3Q = torch.stack([x_PP.flatten(), y_PP.flatten(), torch.ones_like(x_PP).flatten()])
     read_N2Q = (matrices_N33[:, :2] @ places_3Q + middle).remainder(2 * (pixels - 1))
     read_N2Q = torch.minimum(read_N2Q, 2 * (pixels - 1) - read_N2Q)
     low_N2Q = read_N2Q.floor().clamp(max=pixels - 2)
@@ -206,7 +184,7 @@ def resample(images_NCHW: Tensor, matrices_N33: Tensor) -> Tensor:
     weights_N4Q = torch.stack(
         [(1 - down_NQ) * (1 - right_NQ), (1 - down_NQ) * right_NQ, down_NQ * (1 - right_NQ), down_NQ * right_NQ], dim=1
     )
-    taken_N4Q = _take(images_NCHW.reshape(count, -1), indices_N4Q.to(images_NCHW.device))
+    taken_N4Q = _take(images_NCHW.reshape(count, -1), indices_N4Q)
     return (taken_N4Q * weights_N4Q.to(images_NCHW)).sum(dim=1).view_as(images_NCHW)
 
 
@@ -234,23 +212,26 @@ class AdaController:
         return float(self._probability)
 
     def observe(self, real_logits_N: Tensor) -> None:
-        """Take in one step's logits of real images, and adjust the probability every ``ADJUSTED_EVERY`` steps."""
-        self._signs_sum += real_logits_N.detach().sign().sum().double().cpu()
+        """Take in one step's logits of real images, and adjust the probability every ``ADJUSTED_EVERY`` steps.
+
+        Only then does the host wait for the device.
+        """
+        self._signs_sum = self._signs_sum.to(real_logits_N.device) + real_logits_N.detach().sign().sum().double()
         self._signs_count += real_logits_N.numel()
         self._steps += 1
         if int(self._steps) % ADJUSTED_EVERY:
             return
-        excess = self._signs_sum / self._signs_count - self._target
+        excess = self._signs_sum.cpu() / self._signs_count - self._target
         self._probability += excess.sign() * (ADJUSTED_EVERY / self._ramp)
         self._probability.clamp_(0.0, SAFE_PROBABILITY)
-        self._signs_sum.zero_()
+        self._signs_sum = torch.zeros((), dtype=torch.float64)
         self._signs_count.zero_()
 
     def state(self) -> dict[str, Tensor]:
         """Everything that changes, as CPU tensors."""
         return {
             "probability": self._probability.clone(),
-            "signs_sum": self._signs_sum.clone(),
+            "signs_sum": self._signs_sum.cpu().clone(),
             "signs_count": self._signs_count.clone(),
             "steps": self._steps.clone(),
         }

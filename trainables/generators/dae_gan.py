@@ -10,14 +10,16 @@ from torch import Tensor, nn
 from spaces.generators import DaeGanConfig
 from trainables import seeding
 from trainables.generators.egan import Egan, EganTraining, Judge
+from trainables.generators.evolution import Judgement
+from trainables.generators.graphs import Drawn
 from trainables.generators.latents import Latents, MixtureLatents, NormalLatents
-from trainables.generators.mixed_input import mixed_diversity, mixed_images, mixed_loss, real_shares
+from trainables.generators.mixed_input import mixed_images, mixed_judgement, mixed_loss, real_shares
 from trainables.generators.networks.image_network import ImageNetwork
 from trainables.generators.networks.residual import DaeDiscriminator, DaeGenerator, create_dae, without_attention
 from trainables.generators.parts import Part
 from trainables.generators.training import TrainingImages
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 
 
 class DaeGan(Egan):
@@ -80,33 +82,41 @@ class DaeGanTraining(EganTraining):
         """Everything that changes from generation to generation."""
         return {**super().parts, "mixing": self._mixing_rng}
 
-    def _discriminator_loss(self, real_NCHW: Tensor, fake_NCHW: Tensor, labels_N: Tensor) -> Tensor:
+    def _draw_contest(self, size: int) -> Drawn:
+        """As there, or what mixed images go through."""
+        if not self._mixing.mixed_input:
+            return super()._draw_contest(size)
+        return {"real_share_N": self._real_shares(size), **self._augment.draw(size)}
+
+    def _discriminator_loss(self, real_NCHW: Tensor, fake_NCHW: Tensor, labels_N: Tensor, drawn: Drawn) -> Tensor:
         """Formula 12, or formula 11 where the input is not mixed."""
         if not self._mixing.mixed_input:
-            return super()._discriminator_loss(real_NCHW, fake_NCHW, labels_N)
-        real_share_N = self._real_shares(labels_N)
-        mixed_NCHW = self._augment(mixed_images(real_NCHW, fake_NCHW, real_share_N))
-        return mixed_loss(self._discriminator(mixed_NCHW, labels_N), real_share_N)
+            return super()._discriminator_loss(real_NCHW, fake_NCHW, labels_N, drawn)
+        mixed_NCHW = mixed_images(real_NCHW, fake_NCHW, drawn["real_share_N"])
+        return mixed_loss(self._logits(self._augment.apply(mixed_NCHW, drawn), labels_N), drawn["real_share_N"])
 
-    def _judge(self, real_NCHW: Tensor, labels_N: Tensor) -> Judge:
+    def _draw_evaluation(self) -> Drawn:
+        drawn = super()._draw_evaluation()
+        if not self._mixing.mixed_fitness:
+            return drawn
+        return {**drawn, "real_share_N": self._real_shares(len(drawn["positions_N"]))}
+
+    def _judge(self, real_NCHW: Tensor, labels_N: Tensor, drawn: Drawn) -> Judge:
         """Formulas 7 and 8 on unmixed images; with ``mixed_fitness``, formula 8's bracket is formula 12."""
         if not self._mixing.mixed_fitness:
-            return super()._judge(real_NCHW, labels_N)
-        augment = self._augment.draw(len(labels_N), self._images.pixels)
-        real_share_N = self._real_shares(labels_N)
+            return super()._judge(real_NCHW, labels_N, drawn)
+        real_share_N = drawn["real_share_N"]
 
-        def judge(fake_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        def judge(fake_NCHW: Tensor) -> Judgement:
             with torch.no_grad():
-                fake_logits_N = self._discriminator(augment(fake_NCHW), labels_N)
-            mixed_NCHW = augment(mixed_images(real_NCHW, fake_NCHW, real_share_N))
-            mixed_logits_N = self._discriminator(mixed_NCHW, labels_N)
-            return torch.sigmoid(fake_logits_N).mean(), mixed_diversity(mixed_logits_N, real_share_N, self._weights)
+                fake_logits_N = self._logits(self._augment.apply(fake_NCHW, drawn), labels_N)
+            mixed_NCHW = self._augment.apply(mixed_images(real_NCHW, fake_NCHW, real_share_N), drawn)
+            return mixed_judgement(fake_logits_N, self._logits(mixed_NCHW, labels_N), real_share_N, self._weights)
 
         return judge
 
-    def _real_shares(self, labels_N: Tensor) -> Tensor:
-        shares_N = real_shares(self._mixing.mixing_alpha, len(labels_N), rng=self._mixing_rng)
-        return shares_N.to(labels_N.device)
+    def _real_shares(self, count: int) -> Tensor:
+        return real_shares(self._mixing.mixing_alpha, count, rng=self._mixing_rng)
 
 
 def _latents(config: DaeGanConfig) -> Latents:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.nn.functional import softplus
 
 from spaces.generators import DcganConfig
 from trainables import seeding
 from trainables.generators.adversary import BETAS, AdversarialGenerator, AdversarialTraining, adversary
 from trainables.generators.evolution import discriminator_loss
+from trainables.generators.graphs import Drawn
 from trainables.generators.networks.dcgan import DcganDiscriminator
 from trainables.generators.training import TrainingImages
 
@@ -41,14 +43,18 @@ class Dcgan(AdversarialGenerator[DcganConfig]):
 class DcganTraining(AdversarialTraining):
     """One network against one discriminator."""
 
-    def step(self) -> None:
+    def _draw(self) -> Drawn:
+        """One batch, and what it goes through."""
+        return {**self._draw_batch(), **self._draw_looks("real", "fake", "deceiving")}
+
+    def _update(self, drawn: Drawn) -> tuple[Tensor, ...]:
         """One discriminator step, then one generator step."""
-        real_NCHW, labels_N = self._real()
-        fake_NCHW = self._fake(labels_N)
-        real_logits_N = self._discriminator(self._augment(real_NCHW), labels_N)
-        fake_logits_N = self._discriminator(self._augment(fake_NCHW.detach()), labels_N)
+        real_NCHW, labels_N = self._real(drawn)
+        fake_NCHW = self._fake(drawn, labels_N)
+        real_logits_N = self._logits("real", drawn, real_NCHW, labels_N)
+        fake_logits_N = self._logits("fake", drawn, fake_NCHW.detach(), labels_N)
         against = discriminator_loss(real_logits_N, fake_logits_N)
         self._update_discriminator(against)
-        deceiving = softplus(-self._discriminator(self._augment(fake_NCHW), labels_N)).mean()
+        deceiving = softplus(-self._logits("deceiving", drawn, fake_NCHW, labels_N)).mean()
         self._update_network(deceiving)
-        self.curves.record(against, deceiving)
+        return against.detach(), deceiving.detach()

@@ -10,14 +10,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 @contextmanager
-def deterministic(device: torch.device) -> Iterator[None]:
+def deterministic(device: torch.device, *, tf32: bool = False) -> Iterator[None]:
     """Compute in full float32 precision, with kernels whose sums have one order.
 
     Args:
         device: where it is computed. On a GPU, attention takes the plain kernel: the backward passes of the others add
             in the order in which threads finish.
+        tf32: whether a GPU's convolutions may round what they multiply to 10 bits of mantissa; a CPU never does.
     """
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32):
         if device.type != "cuda":
             yield
             return

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from spaces.generators import SCRATCH, DiffusionConfig
 from trainables import seeding
+from trainables.generators.adam import adam, set_rate
 from trainables.generators.averages import WeightAverage
 from trainables.generators.curves import Curves
+from trainables.generators.graphs import Drawn, Graphs
 from trainables.generators.networks.ddim import COSINE, noised, schedule_of, target
 from trainables.generators.networks.denoiser import (
     DiffusionNetwork,
@@ -23,6 +25,7 @@ from trainables.generators.networks.denoiser import (
 )
 from trainables.generators.networks.image_network import ImageNetwork
 from trainables.generators.parts import Part
+from trainables.generators.precision import computing_in
 from trainables.generators.pretrained import ensure
 from trainables.generators.training import Deck, NetworkGenerator, TrainingImages
 
@@ -78,11 +81,12 @@ class DiffusionTraining:
         self._images = images
         self._network = network.train()
         self._rate = config.learning_rate * (RATED_WIDTH / config.width if config.pretrained == SCRATCH else 1)
-        self._adam = torch.optim.Adam(network.parameters(), lr=self._rate, betas=BETAS, fused=True)
+        self._adam = adam(network.parameters(), rate=self._rate, betas=BETAS)
         self._average = WeightAverage(network, decay=config.ema)
         self._deck = Deck(len(images), rng=seeding.generator(seed, "batches"))
         self._rng = seeding.generator(seed, "noise")
         self._steps = Steps()
+        self._graphs = Graphs(images.images_NCHW.device)
         self.curves = Curves("loss")
 
     @property
@@ -99,31 +103,41 @@ class DiffusionTraining:
 
     def step(self) -> None:
         """One step down the mean squared error of the prediction, at random time steps."""
-        images_NCHW, labels_N = self._images.at(self._deck.deal(self._config.batch_size))
-        self._adam.zero_grad()
-        loss = self._loss(images_NCHW, labels_N)
-        torch.autograd.backward(loss)
-        for group in self._adam.param_groups:
-            group["lr"] = self._rate * min(1.0, (self._steps.done + 1) / WARM_UP)
-        self._adam.step()
+        set_rate(self._adam, self._rate * min(1.0, (self._steps.done + 1) / WARM_UP))
+        (loss,) = self._graphs.run(self._update, self._draw())
         self._average.update(self._network)
         self._steps.done += 1
         self.curves.record(loss)
 
-    def _loss(self, images_NCHW: Tensor, labels_N: Tensor) -> Tensor:
-        """Source: Ho et al. 2020, equation 14; labels dropped as in Ho & Salimans 2022, algorithm 1."""
-        network, device = self._network, images_NCHW.device
+    def _draw(self) -> Drawn:
+        """Which images, how noisy and which noise, and whose label is dropped."""
+        network, alphas_T, size = self._network, self._network.schedule.alphas_T, self._config.batch_size
+        positions_N = self._deck.deal(size)
+        timesteps_N = torch.randint(len(alphas_T), (size,), generator=self._rng)
+        return {
+            "positions_N": positions_N,
+            "timesteps_N": timesteps_N,
+            "alphas_N": alphas_T[timesteps_N],
+            "dropped_N": torch.rand(size, generator=self._rng) < self._config.label_dropout,
+            "noise_N1SS": torch.randn(size, 1, network.side, network.side, generator=self._rng),
+        }
+
+    def _update(self, drawn: Drawn) -> tuple[Tensor, ...]:
+        """One step. Source: Ho et al. 2020, equation 14; labels dropped as in Ho & Salimans 2022, algorithm 1."""
+        network, alphas_N, noise_N1SS = self._network, drawn["alphas_N"], drawn["noise_N1SS"]
+        images_NCHW, labels_N = self._images.at(drawn["positions_N"])
         clean_N1SS = network.padded(images_NCHW)
-        alphas_T = network.schedule.alphas_T
-        timesteps_N = torch.randint(len(alphas_T), (len(labels_N),), generator=self._rng)
-        dropped_N = torch.rand(len(labels_N), generator=self._rng) < self._config.label_dropout
-        noise_N1SS = torch.randn(clean_N1SS.shape, generator=self._rng).to(device)
-        alphas_N = alphas_T[timesteps_N].to(device)
-        labels_N = torch.where(dropped_N.to(device), network.denoiser.n_classes, labels_N)
-        predicted_N1SS = network.denoiser(noised(clean_N1SS, noise_N1SS, alphas_N), timesteps_N.to(device), labels_N)
+        labels_N = torch.where(drawn["dropped_N"], network.denoiser.n_classes, labels_N)
+        with computing_in(self._config.precision, labels_N.device):
+            predicted_N1SS = network.denoiser(
+                noised(clean_N1SS, noise_N1SS, alphas_N), drawn["timesteps_N"], labels_N
+            ).float()
         wanted_N1SS = target(clean_N1SS, noise_N1SS, alphas_N, network.schedule.prediction)
-        loss: Tensor = (predicted_N1SS - wanted_N1SS).square().mean()
-        return loss
+        loss = (predicted_N1SS - wanted_N1SS).square().mean()
+        self._adam.zero_grad()
+        torch.autograd.backward(loss)
+        self._adam.step()
+        return (loss.detach(),)
 
     def sampler(self) -> ImageNetwork:
         """A copy of the average."""

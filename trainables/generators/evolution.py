@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
@@ -85,35 +86,81 @@ def discriminator_loss(real_logits_N: Tensor, fake_logits_N: Tensor) -> Tensor:
     return functional.softplus(-real_logits_N).mean() + functional.softplus(fake_logits_N).mean()
 
 
-def real_gradients(real_logits_N: Tensor, parameters: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Gradient of ``-E log D(x)`` by the discriminator's parameters: the part that all children share."""
-    return torch.autograd.grad(functional.softplus(-real_logits_N).mean(), parameters)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Judgement:
+    """How good a child is.
+
+    Args:
+        quality: F_q, a scalar.
+        diversity: F_d, a scalar.
+        loss: the discriminator's, on the images that the diversity was measured on.
+        gradients: of this loss, by the discriminator's parameters.
+    """
+
+    quality: Tensor
+    diversity: Tensor
+    loss: Tensor
+    gradients: tuple[Tensor, ...]
 
 
-def fitness(
-    fake_logits_N: Tensor, parameters: tuple[Tensor, ...], real_gradients: tuple[Tensor, ...]
-) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RealPart:
+    """What the real images of an evaluation contribute to the discriminator's loss: the same for all children.
+
+    Args:
+        loss: ``-E log D(x)``.
+        gradients: of it, by the discriminator's parameters.
+    """
+
+    loss: Tensor
+    gradients: tuple[Tensor, ...]
+
+
+def real_part(real_logits_N: Tensor, parameters: tuple[Tensor, ...]) -> RealPart:
+    """The part of the evaluation that all children share."""
+    loss = functional.softplus(-real_logits_N).mean()
+    return RealPart(loss=loss.detach(), gradients=torch.autograd.grad(loss, parameters))
+
+
+def adversarial_judgement(fake_logits_N: Tensor, parameters: tuple[Tensor, ...], real: RealPart) -> Judgement:
     """Quality and diversity of a child.
 
     Args:
         fake_logits_N: logits of the child's samples, attached to ``parameters``.
         parameters: of the discriminator.
-        real_gradients: ``real_gradients`` of the evaluation's real batch.
+        real: of the evaluation's real batch.
 
     Returns:
-        ``F_q = E sigmoid(D(G(z)))`` and ``F_d = -log || grad_D (-E log D(x) - E log(1 - D(G(z)))) ||``, scalars.
+        ``F_q = E sigmoid(D(G(z)))`` and ``F_d = -log || grad_D (-E log D(x) - E log(1 - D(G(z)))) ||``.
 
     Source: Wang et al. 2019, equations 7 and 8; the norm is not squared and covers the whole bracket.
     """
-    fake_gradients = torch.autograd.grad(functional.softplus(fake_logits_N).mean(), parameters)
-    norms = torch._foreach_norm(torch._foreach_add(real_gradients, fake_gradients))
-    return torch.sigmoid(fake_logits_N.detach()).mean(), -torch.linalg.vector_norm(torch.stack(norms)).log()
+    loss = functional.softplus(fake_logits_N).mean()
+    gradients = tuple(torch._foreach_add(real.gradients, torch.autograd.grad(loss, parameters)))
+    return Judgement(
+        quality=torch.sigmoid(fake_logits_N.detach()).mean(),
+        diversity=diversity(gradients),
+        loss=real.loss + loss.detach(),
+        gradients=gradients,
+    )
 
 
-def fittest(fitness_by_child: Sequence[float], count: int) -> tuple[int, ...]:
+def diversity(gradients: tuple[Tensor, ...]) -> Tensor:
+    """``F_d = -log ||gradients||``, of the discriminator's loss. Source: Wang et al. 2019, equation 8."""
+    length: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    return -length.log()
+
+
+def fittest(fitness_C: Tensor, count: int) -> Tensor:
     """Positions of the ``count`` fittest children, best first; the earlier child wins a tie.
 
     Non-elitist: parents do not compete. Source: Wang et al. 2019, algorithm 1, lines 14 to 17.
+
+    Args:
+        fitness_C: of each child.
+        count: at most C.
+
+    Returns:
+        int64 (count,), on the device of the fitness, whose values the host does not wait for.
     """
-    ranked = sorted(range(len(fitness_by_child)), key=lambda child: (-fitness_by_child[child], child))
-    return tuple(ranked[:count])
+    return fitness_C.sort(descending=True, stable=True).indices[:count]

@@ -10,6 +10,7 @@ from torch import Tensor
 from trainables.errors import FinalTrialError
 from trainables.generators.base import History
 from trainables.generators.determinism import deterministic
+from trainables.generators.graphs import Drawn, Graphs
 from trainables.generators.networks.image_network import ImageNetwork
 from trainables.seeding import generator
 
@@ -37,6 +38,7 @@ class FittedNetworks:
         self, *, networks: Mapping[str, ImageNetwork], seen: tuple[bool, ...], per_class: bool, history: History
     ) -> None:
         self._networks = networks
+        self._samplers = {name: _Sampler(network) for name, network in networks.items()}
         self._seen = seen
         self._per_class = per_class
         self._history = history
@@ -81,20 +83,38 @@ class FittedNetworks:
         }
         return {"seen_K": torch.tensor(self._seen), **tensors}
 
-    @torch.no_grad()
     def _chunk(self, class_index: int, chunk: int, seed: int) -> Tensor:
-        network = self._networks[network_name(class_index if self._per_class else None)]
-        device = next(network.parameters()).device
+        sampler = self._samplers[network_name(class_index if self._per_class else None)]
         noise_NM = torch.cat(
             [
-                network.noise(1, rng=generator(seed, f"class{class_index}/image{index}"))
+                sampler.network.noise(1, rng=generator(seed, f"class{class_index}/image{index}"))
                 for index in range(chunk * CHUNK, (chunk + 1) * CHUNK)
             ]
         )
-        labels_N = torch.full((CHUNK,), 0 if self._per_class else class_index, dtype=torch.int64, device=device)
-        with deterministic(device):
-            images_NCHW: Tensor = network(noise_NM.to(device), labels_N)
-        return images_NCHW.float().cpu().contiguous()
+        return sampler.images(noise_NM, torch.full((CHUNK,), 0 if self._per_class else class_index))
+
+
+class _Sampler:
+    """A network that makes chunk after chunk, replayed where it is on a GPU and can be."""
+
+    def __init__(self, network: ImageNetwork) -> None:
+        self.network = network
+        self._device = next(network.parameters()).device
+        self._graphs = Graphs(self._device)
+
+    @torch.no_grad()
+    def images(self, noise_NM: Tensor, labels_N: Tensor) -> Tensor:
+        """Images float32 (N, 1, P, P) on the CPU of noise and int64 labels there."""
+        drawn = {"noise_NM": noise_NM, "labels_N": labels_N}
+        with deterministic(self._device):
+            if self.network.replayable:
+                (images_NCHW,) = self._graphs.run(self._compute, drawn)
+            else:
+                (images_NCHW,) = self._compute({name: value.to(self._device) for name, value in drawn.items()})
+        return images_NCHW.cpu().contiguous()
+
+    def _compute(self, drawn: Drawn) -> tuple[Tensor, ...]:
+        return (self.network(drawn["noise_NM"], drawn["labels_N"]).float(),)
 
 
 def load_networks(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trainables.generators.evolution import Judgement, diversity
 from trainables.mixers.interpolation import beta_symmetric, mix
 
 
@@ -38,16 +39,24 @@ def mixed_loss(logits_N: Tensor, real_share_N: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits_N, real_share_N)
 
 
-def mixed_diversity(mixed_logits_N: Tensor, real_share_N: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
-    """``F_d = -log || grad_D E L(D(x~), lambda) ||`` of a child: formula 12 in place of formula 8's bracket.
+def mixed_judgement(
+    fake_logits_N: Tensor, mixed_logits_N: Tensor, real_share_N: Tensor, parameters: tuple[Tensor, ...]
+) -> Judgement:
+    """A child whose diversity is ``F_d = -log || grad_D E L(D(x~), lambda) ||``: formula 12 in formula 8's bracket.
 
     Args:
+        fake_logits_N: logits of the child's images, for its quality.
         mixed_logits_N: logits of the child's images mixed with real ones, attached to ``parameters``.
         real_share_N: their lambda, the same for all children of a generation.
         parameters: of the discriminator.
 
-    Source: Fu et al. 2020, formulas 8 and 12.
+    Source: Fu et al. 2020, formulas 7, 8 and 12.
     """
-    norms = torch._foreach_norm(torch.autograd.grad(mixed_loss(mixed_logits_N, real_share_N), parameters))
-    length: Tensor = torch.linalg.vector_norm(torch.stack(norms))
-    return -length.log()
+    loss = mixed_loss(mixed_logits_N, real_share_N)
+    gradients = torch.autograd.grad(loss, parameters)
+    return Judgement(
+        quality=torch.sigmoid(fake_logits_N.detach()).mean(),
+        diversity=diversity(gradients),
+        loss=loss.detach(),
+        gradients=gradients,
+    )

@@ -44,6 +44,11 @@ def unpack(parts: Mapping[str, Part], state: Mapping[str, Tensor]) -> None:
         _restore(part, own)
 
 
+def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, each name after the prefix and a slash; ``under`` takes them out again."""
+    return {f"{prefix}/{name}": value for name, value in tensors.items()}
+
+
 def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose names begin with ``prefix`` and a slash, without these."""
     return {key[len(prefix) + 1 :]: value for key, value in state.items() if key.startswith(f"{prefix}/")}

@@ -1,4 +1,8 @@
-"""The generators that compete in an evolutionary training: weights, memories and averages of each."""
+"""The generators that compete in an evolutionary training: weights, memories and averages of each.
+
+Each individual is a row of memory, so that a whole generation inherits, learns and is selected in a few operations, and
+on a GPU without the host.
+"""
 
 from __future__ import annotations
 
@@ -9,136 +13,191 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from trainables.generators.adam import Moments, adam_step, no_moments
+from trainables.generators.adam import adam
 from trainables.generators.averages import decay_after
 from trainables.generators.networks.image_network import ImageNetwork
 
+ALIGNMENT = 16
+"""Every tensor begins at a multiple of so many values of its row, as where memory was taken for it alone."""
+
+
+class Rows:
+    """Tensors of the same layout for several individuals, in one block of memory.
+
+    Args:
+        like: one individual's tensors, float32 and dense; their sizes, strides and device are taken over.
+        count: number of individuals.
+    """
+
+    def __init__(self, like: Sequence[Tensor], count: int) -> None:
+        offsets, end = [], 0
+        for each in like:
+            offsets.append(end)
+            end += -(-each.numel() // ALIGNMENT) * ALIGNMENT
+        device = like[0].device if like else None
+        self.block_ID = torch.zeros(count, end, device=device)
+        self.views = tuple(
+            tuple(
+                row_D[start : start + each.numel()].as_strided(
+                    each.size(), each.stride(), row_D.storage_offset() + start
+                )
+                for each, start in zip(like, offsets, strict=True)
+            )
+            for row_D in self.block_ID
+        )
+        """Of each individual, its tensors; changes of these are changes of the block."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Individual:
-    """One generator of the population; a child inherits all of it from its parent.
+class Individuals:
+    """Some generators.
 
     Args:
         parameters: weights, learnt latents among them.
         buffers: batch normalisation statistics, updated in place.
-        moments: Adam's memory.
-        average: moving average of the parameters; empty where none is kept.
+        first, second: Adam's memory of the weights.
     """
 
-    parameters: tuple[Tensor, ...]
-    buffers: tuple[Tensor, ...]
-    moments: Moments
-    average: tuple[Tensor, ...]
+    parameters: Rows
+    buffers: Rows
+    first: Rows
+    second: Rows
+
+    @property
+    def groups(self) -> Mapping[str, Rows]:
+        """All of it by name."""
+        return {
+            "parameters": self.parameters,
+            "buffers": self.buffers,
+            "first": self.first,
+            "second": self.second,
+        }
 
 
-def first_individual(network: nn.Module, *, averaged: bool) -> Individual:
-    """A network as a member of the first generation."""
-    parameters = tuple(_as_adam_leaves_it(each.detach()) for each in network.parameters())
-    return Individual(
-        parameters=parameters,
-        buffers=tuple(each.clone() for each in network.buffers()),
-        moments=no_moments(parameters),
-        average=tuple(each.clone() for each in parameters) if averaged else (),
-    )
-
-
-def _as_adam_leaves_it(value: Tensor) -> Tensor:
-    """A copy with the strides that a step gives it, from which ``Population.restore`` takes the layout.
-
-    A weight of one channel or one pixel is contiguous in both memory formats; its strides decide on the kernel that
-    computes with it, and so on roundings.
-    """
-    return torch.empty(value.shape, device=value.device).copy_(value) if value.is_contiguous() else value.clone()
-
-
-def child_of(
-    parent: Individual,
-    gradients: tuple[Tensor, ...],
-    buffers: Sequence[Tensor],
-    *,
-    learning_rate: float,
-    betas: tuple[float, float],
-    decay: float,
-) -> Individual:
-    """The parent after one step of Adam; the parent stays as it is.
+class Population:
+    """Survivors, fittest first, and their children.
 
     Args:
-        parent: whose weights and memories are inherited.
-        gradients: of the mutation's loss by each parameter.
-        buffers: after the forward pass that gave the gradients; copied.
-        learning_rate, betas: of Adam.
-        decay: of the moving average, where the parent has one.
+        networks: the first generation, one network per survivor.
+        children_each: how many children a survivor has.
+        rate, betas: of Adam.
+        ema: decay of the moving average of the weights; 0: no average is kept.
     """
-    parameters, moments = adam_step(
-        parent.parameters, gradients, parent.moments, learning_rate=learning_rate, betas=betas
-    )
-    average: tuple[Tensor, ...] = ()
-    if parent.average:
-        weight = 1 - decay_after(parent.moments.steps, decay)
-        average = tuple(torch._foreach_lerp(parent.average, parameters, weight))
-    return Individual(
-        parameters=parameters,
-        buffers=tuple(each.clone() for each in buffers),
-        moments=moments,
-        average=average,
-    )
+
+    def __init__(
+        self,
+        networks: Sequence[ImageNetwork],
+        *,
+        children_each: int,
+        rate: float,
+        betas: tuple[float, float],
+        ema: float,
+    ) -> None:
+        self._children_each = children_each
+        self._ema = ema
+        self._generations = 0
+        self.survivors = _individuals(networks[0], len(networks))
+        self.children = _individuals(networks[0], len(networks) * children_each)
+        self.gradients = Rows(self.children.parameters.views[0], len(self.children.parameters.views))
+        """For the caller to fill: of each child's loss by its parent's weights, all children of a parent in turn."""
+        with torch.no_grad():
+            for index, network in enumerate(networks):
+                _copy(self.survivors.parameters.views[index], list(network.parameters()))
+                _copy(self.survivors.buffers.views[index], _statistics(network))
+        self.leaves = tuple(
+            tuple(each.detach().requires_grad_() for each in views) for views in self.survivors.parameters.views
+        )
+        """The survivors' weights, to be differentiated by."""
+        self.average = Rows(self.survivors.parameters.views[0], len(networks)) if ema else None
+        if self.average is not None:
+            self.average.block_ID.copy_(self.survivors.parameters.block_ID)
+        self._weights_ID = nn.Parameter(self.children.parameters.block_ID)
+        self._adam = adam([self._weights_ID], rate=rate, betas=betas)
+        self._steps = torch.zeros((), device=self._weights_ID.device)
+        self._adam.state[self._weights_ID] = {
+            "step": self._steps,
+            "exp_avg": self.children.first.block_ID,
+            "exp_avg_sq": self.children.second.block_ID,
+        }
+
+    @torch.no_grad()
+    def breed(self) -> None:
+        """Children inherit all that their parents have, and take one step of Adam down their own gradients."""
+        for inherited, given in zip(self.children.groups.values(), self.survivors.groups.values(), strict=True):
+            count, length = given.block_ID.shape
+            inherited.block_ID.view(count, self._children_each, length).copy_(given.block_ID[:, None])
+        self._weights_ID.grad = self.gradients.block_ID
+        self._adam.step()
+
+    @torch.no_grad()
+    def select(self, chosen_S: Tensor) -> None:
+        """The chosen children, int64 positions, take the survivors' places; parents do not compete."""
+        for kept, candidates in zip(self.survivors.groups.values(), self.children.groups.values(), strict=True):
+            torch.index_select(candidates.block_ID, 0, chosen_S, out=kept.block_ID)
+
+    @torch.no_grad()
+    def follow(self, chosen_S: Tensor) -> None:
+        """Count a generation, and move each survivor's average, its parent's so far, towards its weights."""
+        if self.average is not None:
+            inherited_SD = self.average.block_ID[chosen_S // self._children_each]
+            weight = 1 - decay_after(self._generations, self._ema)
+            torch.lerp(inherited_SD, self.survivors.parameters.block_ID, weight, out=self.average.block_ID)
+        self._generations += 1
+
+    def state(self) -> dict[str, Tensor]:
+        """All survivors as named tensors."""
+        held = {name: rows.block_ID for name, rows in self.survivors.groups.items()}
+        if self.average is not None:
+            held["average"] = self.average.block_ID
+        return {**held, "generations": torch.tensor(self._generations)}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what ``state`` gave."""
+        for name, rows in self.survivors.groups.items():
+            rows.block_ID.copy_(state[name])
+        if self.average is not None:
+            self.average.block_ID.copy_(state["average"])
+        self._generations = int(state["generations"])
+        self._steps.fill_(self._generations)
+
+    @torch.no_grad()
+    def embody(self, network: ImageNetwork) -> None:
+        """Give a network the weights of the fittest, or their average where one is kept, and its buffers."""
+        _copy(list(network.parameters()), (self.average or self.survivors.parameters).views[0])
+        _copy(_statistics(network), self.survivors.buffers.views[0])
 
 
-def images_of(network: ImageNetwork, individual: Individual, noise_NM: Tensor, labels_N: Tensor) -> Tensor:
+def images_of(
+    network: ImageNetwork,
+    parameters: Sequence[Tensor],
+    buffers: Sequence[Tensor],
+    noise_NM: Tensor,
+    labels_N: Tensor,
+) -> Tensor:
     """An individual's images in training mode; updates its buffers in place."""
-    tensors = dict(zip((name for name, _ in network.named_parameters()), individual.parameters, strict=True))
-    tensors |= dict(zip((name for name, _ in network.named_buffers()), individual.buffers, strict=True))
+    tensors = dict(zip((name for name, _ in network.named_parameters()), parameters, strict=True))
+    names = (name for name, buffer in network.named_buffers() if buffer.is_floating_point())
+    tensors |= dict(zip(names, buffers, strict=True))
     images_NCHW: Tensor = functional_call(network, tensors, (noise_NM, labels_N))
     return images_NCHW
 
 
-@torch.no_grad()
-def embody(network: ImageNetwork, individual: Individual) -> None:
-    """Give a network the individual's weights, or their average where one is kept, and its buffers."""
-    for parameter, value in zip(network.parameters(), individual.average or individual.parameters, strict=True):
-        parameter.copy_(value)
-    for buffer, value in zip(network.buffers(), individual.buffers, strict=True):
-        buffer.copy_(value)
-
-
-class Population:
-    """The survivors of the last generation, fittest first."""
-
-    def __init__(self, survivors: tuple[Individual, ...]) -> None:
-        self.survivors = survivors
-
-    def state(self) -> dict[str, Tensor]:
-        """All survivors as named tensors."""
-        tensors = {}
-        for index, each in enumerate(self.survivors):
-            tensors[f"{index}/steps"] = torch.tensor(each.moments.steps)
-            for group, values in _groups(each).items():
-                tensors |= {f"{index}/{group}/{position}": value for position, value in enumerate(values)}
-        return tensors
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what ``state`` gave; tensors keep their device and memory layout."""
-        self.survivors = tuple(_restored(each, index, state) for index, each in enumerate(self.survivors))
-
-
-def _groups(individual: Individual) -> dict[str, tuple[Tensor, ...]]:
-    return {
-        "parameters": individual.parameters,
-        "buffers": individual.buffers,
-        "first": individual.moments.first,
-        "second": individual.moments.second,
-        "average": individual.average,
-    }
-
-
-def _restored(like: Individual, index: int, state: Mapping[str, Tensor]) -> Individual:
-    groups = {
-        group: tuple(
-            torch.empty_like(value).copy_(state[f"{index}/{group}/{position}"]) for position, value in enumerate(values)
-        )
-        for group, values in _groups(like).items()
-    }
-    moments = Moments(steps=int(state[f"{index}/steps"]), first=groups["first"], second=groups["second"])
-    return Individual(
-        parameters=groups["parameters"], buffers=groups["buffers"], moments=moments, average=groups["average"]
+def _individuals(network: nn.Module, count: int) -> Individuals:
+    parameters = [each.detach() for each in network.parameters()]
+    return Individuals(
+        parameters=Rows(parameters, count),
+        buffers=Rows(_statistics(network), count),
+        first=Rows(parameters, count),
+        second=Rows(parameters, count),
     )
+
+
+def _statistics(network: nn.Module) -> list[Tensor]:
+    """Buffers that something is computed with; how many batches there were is counted and never used."""
+    return [each for each in network.buffers() if each.is_floating_point()]
+
+
+def _copy(to: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    if to:
+        torch._foreach_copy_(list(to), list(values))

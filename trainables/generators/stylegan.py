@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -10,12 +10,15 @@ from torch.nn.functional import softplus
 
 from spaces.generators import StyleganConfig
 from trainables import seeding
+from trainables.generators.adam import adam
 from trainables.generators.adversary import AdversarialTraining, Augmentation, adversary
 from trainables.generators.augmentation import AdaController, apply_ada, draw_ada
 from trainables.generators.evolution import discriminator_loss
+from trainables.generators.graphs import Drawn
 from trainables.generators.networks.dcgan import create
 from trainables.generators.networks.stylegan2 import StyleganDiscriminator, StyleganGenerator
-from trainables.generators.parts import Part
+from trainables.generators.parts import Part, named, under
+from trainables.generators.precision import computing_in
 from trainables.generators.regularisation import path_lengths, path_penalty, r1
 from trainables.generators.training import NetworkGenerator, TrainingImages
 
@@ -84,9 +87,9 @@ class StyleganTraining(AdversarialTraining):
         self._network_adam = lazy_adam(network, rate=rate, every=PATH_EVERY if config.path_length else None)
         self._controller = AdaController(target=config.ada_target, ramp=config.ada_ramp)
         if config.augmentation == "ada":
-            self._augment = AdaptiveAugmentation(self._controller, rng=self._augment.rng)
+            self._augment = AdaptiveAugmentation(self._controller, pixels=images.pixels, rng=self._augment.rng)
         self._penalty_rng = seeding.generator(seed, "penalties")
-        self._memory = Memory()
+        self._memory = Memory(images.images_NCHW.device)
 
     @property
     def parts(self) -> Mapping[str, Part]:
@@ -100,59 +103,92 @@ class StyleganTraining(AdversarialTraining):
 
     def step(self) -> None:
         """One discriminator step, then one generator step, each followed by one on its penalty where that is due."""
-        probability = self._controller.probability
-        real_NCHW, labels_N = self._real()
-        fake_NCHW = self._fake(labels_N)
-        real_logits_N = self._discriminator(self._augment(real_NCHW), labels_N)
-        fake_logits_N = self._discriminator(self._augment(fake_NCHW.detach()), labels_N)
-        against = discriminator_loss(real_logits_N, fake_logits_N)
-        self._update_discriminator(against)
-        if self._gamma and self._memory.steps % R1_EVERY == 0:
-            self._penalise_slopes(real_NCHW, labels_N)
-
-        deceiving = softplus(-self._discriminator(self._augment(fake_NCHW), labels_N)).mean()
-        self._update_network(deceiving)
-        if self._config.path_length and self._memory.steps % PATH_EVERY == 0:
-            self._penalise_paths(labels_N[: max(len(labels_N) // PATH_SHRINK, 1)])
-
+        probability = torch.tensor(self._controller.probability)
+        against, deceiving, r1_now, real_logits_N = self._graphs.run(self._update, self._draw())
+        if self._average is not None:
+            self._average.update(self._network)
         if self._config.augmentation == "ada":
             self._controller.observe(real_logits_N)
         self._memory.steps += 1
-        self.curves.record(against, deceiving, torch.tensor(probability), self._memory.r1)
+        self.curves.record(against, deceiving, probability, r1_now)
 
-    def _fake(self, labels_N: Tensor) -> Tensor:
-        """Generated images; with style mixing, later layers of some of them take the style of another latent."""
+    def _draw(self) -> Drawn:
+        """One batch, what it goes through, and what the penalties that are due are measured on."""
+        config, steps = self._config, self._memory.steps
+        drawn = {**self._draw_batch(), **self._draw_looks("real", "fake")}
+        if self._gamma and steps % R1_EVERY == 0:
+            drawn |= {**named("slopes", {"positions_N": drawn["positions_N"]}), **self._draw_looks("slopes")}
+        drawn |= self._draw_looks("deceiving")
+        if config.path_length and steps % PATH_EVERY == 0:
+            count, pixels = max(self._batch_size // PATH_SHRINK, 1), self._images.pixels
+            drawn |= {
+                "paths/noise_NM": self._synthesis.noise(count, rng=self._penalty_rng),
+                "paths/directions_NCHW": torch.randn(count, 1, pixels, pixels, generator=self._penalty_rng),
+            }
+        return drawn
+
+    def _draw_batch(self) -> Drawn:
+        """As there; with style mixing, later layers of some images take the style of another latent."""
+        drawn = super()._draw_batch()
         if not self._config.style_mixing:
-            return super()._fake(labels_N)
-        network, count, device = self._synthesis, len(labels_N), labels_N.device
-        noise_NM, other_NM = (network.noise(count, rng=self._noise_rng).to(device) for _ in range(2))
-        later_NL = draw_crossovers(
-            count, network.style_count, probability=self._config.style_mixing, rng=self._noise_rng
-        ).to(device)
-        styles_NS, others_NS = network.styles(noise_NM, labels_N), network.styles(other_NM, labels_N)
-        styles_NLS = torch.where(later_NL[:, :, None], others_NS[:, None], styles_NS[:, None])
-        return network.synthesize(styles_NLS, noise_NM)
+            return drawn
+        network, count = self._synthesis, self._batch_size
+        return {
+            **drawn,
+            "other_NM": network.noise(count, rng=self._noise_rng),
+            "later_NL": draw_crossovers(
+                count, network.style_count, probability=self._config.style_mixing, rng=self._noise_rng
+            ),
+        }
 
-    def _penalise_slopes(self, real_NCHW: Tensor, labels_N: Tensor) -> None:
+    def _update(self, drawn: Drawn) -> tuple[Tensor, ...]:
+        """One step; also returns the real images' logits."""
+        real_NCHW, labels_N = self._real(drawn)
+        fake_NCHW = self._fake(drawn, labels_N)
+        real_logits_N = self._logits("real", drawn, real_NCHW, labels_N)
+        fake_logits_N = self._logits("fake", drawn, fake_NCHW.detach(), labels_N)
+        against = discriminator_loss(real_logits_N, fake_logits_N)
+        self._update_discriminator(against)
+        if "slopes/positions_N" in drawn:
+            self._penalise_slopes(drawn)
+
+        deceiving = softplus(-self._logits("deceiving", drawn, fake_NCHW, labels_N)).mean()
+        self._update_network(deceiving)
+        if "paths/noise_NM" in drawn:
+            self._penalise_paths(under("paths", drawn), labels_N)
+        return against.detach(), deceiving.detach(), self._memory.r1.clone(), real_logits_N.detach()
+
+    def _fake(self, drawn: Drawn, labels_N: Tensor) -> Tensor:
+        """Generated images, of mixed styles where some were drawn."""
+        if "other_NM" not in drawn:
+            return super()._fake(drawn, labels_N)
+        network = self._synthesis
+        with computing_in(self._precision, labels_N.device):
+            styles_NS, others_NS = (network.styles(drawn[name], labels_N) for name in ("noise_NM", "other_NM"))
+            styles_NLS = torch.where(drawn["later_NL"][:, :, None], others_NS[:, None], styles_NS[:, None])
+            images_NCHW = network.synthesize(styles_NLS, drawn["noise_NM"])
+        return images_NCHW.float()
+
+    def _penalise_slopes(self, drawn: Drawn) -> None:
         """A step on R1 alone: of the images before augmentation, through it, as in Karras et al. 2020a's code."""
+        drawn = under("slopes", drawn)
+        real_NCHW, labels_N = self._real(drawn)
         real_NCHW = real_NCHW.detach().requires_grad_()
-        penalty = r1(self._discriminator(self._augment(real_NCHW), labels_N), real_NCHW)
+        penalty = r1(self._discriminator(self._augment.apply(real_NCHW, drawn), labels_N), real_NCHW)
         self._update_discriminator(penalty * (self._gamma / 2 * R1_EVERY))
-        self._memory.r1 = penalty.detach().cpu()
+        self._memory.r1.copy_(penalty.detach())
 
-    def _penalise_paths(self, labels_N: Tensor) -> None:
+    def _penalise_paths(self, drawn: Drawn, labels_N: Tensor) -> None:
         """A step on the path length penalty alone."""
-        network, device = self._synthesis, labels_N.device
-        noise_NM = network.noise(len(labels_N), rng=self._penalty_rng).to(device)
-        styles_NLS = network.styles(noise_NM, labels_N)[:, None].expand(-1, network.style_count, -1)
+        network, noise_NM = self._synthesis, drawn["noise_NM"]
+        styles_NLS = network.styles(noise_NM, labels_N[: len(noise_NM)])[:, None].expand(-1, network.style_count, -1)
         images_NCHW = network.synthesize(styles_NLS, noise_NM)
-        directions_NCHW = torch.randn(images_NCHW.shape, generator=self._penalty_rng).to(device)
-        lengths_N = path_lengths(images_NCHW, styles_NLS, directions_NCHW=directions_NCHW)
-        penalty, average = path_penalty(lengths_N, self._memory.path_length.to(device), decay=PATH_DECAY)
-        self._memory.path_length = average.cpu()
+        lengths_N = path_lengths(images_NCHW, styles_NLS, directions_NCHW=drawn["directions_NCHW"])
+        penalty, average = path_penalty(lengths_N, self._memory.path_length, decay=PATH_DECAY)
         self._network_adam.zero_grad()
         torch.autograd.backward(penalty * (self._config.path_length * PATH_EVERY), inputs=list(network.parameters()))
         self._network_adam.step()
+        self._memory.path_length.copy_(average)
 
 
 class AdaptiveAugmentation(Augmentation):
@@ -160,29 +196,32 @@ class AdaptiveAugmentation(Augmentation):
 
     Args:
         controller: says how probable they are.
+        pixels: height and width of the images.
         rng: CPU generator of the draws.
     """
 
-    def __init__(self, controller: AdaController, *, rng: torch.Generator) -> None:
-        super().__init__("ada", rng=rng)
+    def __init__(self, controller: AdaController, *, pixels: int, rng: torch.Generator) -> None:
+        super().__init__("ada", pixels=pixels, rng=rng)
         self._controller = controller
 
-    def draw(self, count: int, pixels: int) -> Callable[[Tensor], Tensor]:
-        """One draw for ``count`` images, to be applied as often as wished."""
+    def draw(self, count: int) -> Drawn:
+        """One draw for ``count`` images; nothing as long as the probability is 0, though numbers are drawn."""
         probability = self._controller.probability
-        draws = draw_ada(count, pixels, probability=probability, rng=self.rng)
-        if not probability:
-            return lambda images_NCHW: images_NCHW
-        return lambda images_NCHW: apply_ada(images_NCHW, draws)
+        draws = draw_ada(count, self._pixels, probability=probability, rng=self.rng)
+        return draws if probability else {}
+
+    def apply(self, images_NCHW: Tensor, drawn: Drawn) -> Tensor:
+        """Images through a draw."""
+        return apply_ada(images_NCHW, drawn) if "matrices_N33" in drawn else images_NCHW
 
 
 class Memory:
-    """What a training keeps besides networks and optimisers: its steps, the last R1, the average path length (CPU)."""
+    """What a training keeps besides networks and optimisers: its steps, the last R1, the average path length."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.steps = 0
-        self.r1 = torch.zeros(())
-        self.path_length = torch.zeros(())
+        self.r1 = torch.zeros((), device=device)
+        self.path_length = torch.zeros((), device=device)
 
     def state(self) -> dict[str, Tensor]:
         """What it holds."""
@@ -191,7 +230,8 @@ class Memory:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take back what ``state`` gave."""
         self.steps = int(state["steps"])
-        self.r1, self.path_length = state["r1"].clone(), state["path_length"].clone()
+        self.r1.copy_(state["r1"])
+        self.path_length.copy_(state["path_length"])
 
 
 def lazy_adam(network: torch.nn.Module, *, rate: float, every: int | None) -> torch.optim.Adam:
@@ -205,9 +245,7 @@ def lazy_adam(network: torch.nn.Module, *, rate: float, every: int | None) -> to
     Source: Karras et al. 2020, appendix B.
     """
     share = 1.0 if every is None else every / (every + 1)
-    return torch.optim.Adam(
-        network.parameters(), lr=rate * share, betas=(BETAS[0] ** share, BETAS[1] ** share), fused=True
-    )
+    return adam(network.parameters(), rate=rate * share, betas=(BETAS[0] ** share, BETAS[1] ** share))
 
 
 def draw_crossovers(count: int, layers: int, *, probability: float, rng: torch.Generator) -> Tensor:

@@ -16,6 +16,7 @@ from trainables.generators.networks.ddim import ddim, guided, noised, schedule_o
 from trainables.generators.networks.image_network import ImageNetwork
 from trainables.generators.networks.latent_pipeline import BATCH, LatentPipeline, word_name
 from trainables.generators.parts import Part
+from trainables.generators.precision import computing_in
 from trainables.generators.pretrained import ensure
 from trainables.generators.training import Deck, NetworkGenerator, TrainingImages
 
@@ -54,6 +55,8 @@ class InversionNetwork(ImageNetwork):
         pixels: height and width of the images.
         n_classes: each has ``tokens_per_class`` words.
     """
+
+    replayable = False  # it reads its prompts anew at every call
 
     def __init__(
         self, config: TextualInversionConfig, pipeline: LatentPipeline, *, pixels: int, n_classes: int
@@ -176,9 +179,10 @@ class InversionTraining:
         noise_NCHW = torch.randn(clean_NCHW.shape, generator=self._rng).to(clean_NCHW.device)
         alphas_N = alphas_T[timesteps_N].to(clean_NCHW.device)
         self._adam.zero_grad()
-        predicted_NCHW = network.pipeline.predict(
-            noised(clean_NCHW, noise_NCHW, alphas_N), timesteps_N.to(clean_NCHW.device), network.reading(labels_N)
-        )
+        with computing_in(self._config.precision, clean_NCHW.device):
+            predicted_NCHW = network.pipeline.predict(
+                noised(clean_NCHW, noise_NCHW, alphas_N), timesteps_N.to(clean_NCHW.device), network.reading(labels_N)
+            ).float()
         wanted_NCHW = target(clean_NCHW, noise_NCHW, alphas_N, network.schedule.prediction)
         loss = (predicted_NCHW - wanted_NCHW).square().mean()
         torch.autograd.backward(loss)

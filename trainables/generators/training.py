@@ -159,6 +159,7 @@ class NetworksTraining:
         self._seed = seed
         self._device = device
         self._per_class = owner.per_class
+        self._tf32 = owner.config.precision == "tf32"
         self._batch_size = owner.config.batch_size
         self._done = 0
         with deterministic(self._device):
@@ -181,7 +182,7 @@ class NetworksTraining:
     def step(self) -> None:
         """One step of every network. Raises: DivergedError if it leads nowhere."""
         self._look_at_the_beginning()
-        with deterministic(self._device):
+        with deterministic(self._device, tf32=self._tf32):
             for training in self._trainings.values():
                 training.step()
         self._done += 1

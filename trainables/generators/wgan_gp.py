@@ -8,9 +8,11 @@ from torch import Tensor
 from spaces.generators import WganGpConfig
 from trainables import seeding
 from trainables.generators.adversary import AdversarialGenerator, AdversarialTraining, adversary
+from trainables.generators.graphs import Drawn
 from trainables.generators.networks.dcgan import DcganDiscriminator
 from trainables.generators.networks.image_network import ImageNetwork
-from trainables.generators.parts import Part
+from trainables.generators.parts import Part, named, under
+from trainables.generators.precision import computing_in
 from trainables.generators.regularisation import gradient_penalty
 from trainables.generators.training import TrainingImages
 
@@ -58,30 +60,45 @@ class WganGpTraining(AdversarialTraining):
         """Everything that changes from step to step."""
         return {**super().parts, "mixing": self._mixing_rng}
 
-    def step(self) -> None:
-        """The critic's steps, then one generator step."""
-        found = [torch.stack(self._train_critic()) for _ in range(self._config.critic_steps)]
-        critic_loss, penalty = torch.stack(found).mean(dim=0).unbind()
-        _, labels_N = self._real()
-        deceiving = -self._discriminator(self._augment(self._fake(labels_N)), labels_N).mean()
-        self._update_network(deceiving)
-        self.curves.record(critic_loss, deceiving, penalty)
+    def _draw(self) -> Drawn:
+        """A batch for each critic step, and one for the generator's, whose labels are those of real images."""
+        drawn: dict[str, Tensor] = {}
+        for index in range(self._config.critic_steps):
+            drawn |= named(f"critic{index}", self._draw_critic())
+        return {**drawn, **self._draw_batch(), **self._draw_looks("deceiving")}
 
-    def _train_critic(self) -> tuple[Tensor, Tensor]:
+    def _draw_critic(self) -> Drawn:
+        mix_N = torch.rand(self._batch_size, generator=self._mixing_rng)
+        return {**self._draw_batch(), **self._draw_looks("fake", "real"), "mix_N": mix_N}
+
+    def _update(self, drawn: Drawn) -> tuple[Tensor, ...]:
+        """The critic's steps, then one generator step."""
+        steps = range(self._config.critic_steps)
+        found = [torch.stack(self._train_critic(under(f"critic{index}", drawn))) for index in steps]
+        critic_loss, penalty = torch.stack(found).mean(dim=0).unbind()
+        _, labels_N = self._real(drawn)
+        deceiving = -self._logits("deceiving", drawn, self._fake(drawn, labels_N), labels_N).mean()
+        self._update_network(deceiving)
+        return critic_loss, deceiving.detach(), penalty
+
+    def _train_critic(self, drawn: Drawn) -> tuple[Tensor, Tensor]:
         """One critic step. Returns: ``E D(G(z)) - E D(x)`` and the penalty, both detached."""
-        real_NCHW, labels_N = self._real()
+        real_NCHW, labels_N = self._real(drawn)
         with torch.no_grad():
-            fake_NCHW = self._augment(self._fake(labels_N))
-        real_NCHW = self._augment(real_NCHW)
-        difference = critic_loss(self._discriminator(real_NCHW, labels_N), self._discriminator(fake_NCHW, labels_N))
+            fake_NCHW = self._augment.apply(self._fake(drawn, labels_N), under("fake", drawn))
+        real_NCHW = self._augment.apply(real_NCHW, under("real", drawn))
+        difference = critic_loss(self._values(real_NCHW, labels_N), self._values(fake_NCHW, labels_N))
         penalty = gradient_penalty(
-            lambda mixed_NCHW: self._discriminator(mixed_NCHW, labels_N),
-            real_NCHW,
-            fake_NCHW,
-            mix_N=torch.rand(len(labels_N), generator=self._mixing_rng),
+            lambda mixed_NCHW: self._discriminator(mixed_NCHW, labels_N), real_NCHW, fake_NCHW, mix_N=drawn["mix_N"]
         )
         self._update_discriminator(difference + self._config.penalty * penalty)
         return difference.detach(), penalty.detach()
+
+    def _values(self, images_NCHW: Tensor, labels_N: Tensor) -> Tensor:
+        """The critic's, (N,), of images that are augmented already; the penalty computes them in full precision."""
+        with computing_in(self._precision, labels_N.device):
+            values_N: Tensor = self._discriminator(images_NCHW, labels_N)
+        return values_N.float()
 
 
 def critic_loss(real_values_N: Tensor, fake_values_N: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -19,8 +19,8 @@ DRAWN_DEPTH = 3
 LOWEST_LEVEL = 0.1
 VIEWS = 2
 """Augmented versions of each image that are compared with it, where there is a consistency loss."""
-PIXELS_AT_ONCE = 2**18
-"""Pixels of all chains that are computed together; bounds the memory and changes no number."""
+PIXELS_AT_ONCE, PIXELS_AT_ONCE_ON_GPU = 2**18, 2**21
+"""Pixels of all chains that are computed together: what caches hold, what keeps a GPU busy; changes no number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,6 +50,10 @@ class Recipe:
             chain_weight_NW=self.chain_weight_NW[start:stop],
             mixed_weight_N=self.mixed_weight_N[start:stop],
         )
+
+    def to(self, device: torch.device) -> Recipe:
+        """The same draws on a device."""
+        return Recipe(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 def draw_recipe(config: AugmixConfig, count: int, *, rng: torch.Generator) -> Recipe:
@@ -92,16 +96,19 @@ def augment_and_mix(images_N1HW: Tensor, recipe: Recipe) -> Tensor:
     that they are mixed with is not rounded.
 
     Args:
-        images_N1HW: float32 in [-1, 1], one channel.
+        images_N1HW: float32 in [-1, 1], one channel, on any device.
         recipe: the draws of the same N images.
 
     Returns:
-        Images of the same shape and range. Borders that an operation moves into an image are black (-1).
+        Images of the same shape and range, where the given ones are. Borders that an operation moves into an image are
+        black (-1).
 
     Source: AugMix, algorithm 1.
     """
+    recipe = recipe.to(images_N1HW.device)
     width = recipe.depth_NW.shape[1]
-    at_once = max(1, PIXELS_AT_ONCE // (width * images_N1HW[0].numel()))
+    pixels = PIXELS_AT_ONCE_ON_GPU if images_N1HW.is_cuda else PIXELS_AT_ONCE
+    at_once = max(1, pixels // (width * images_N1HW[0].numel()))
     parts = [
         _augment_and_mix(part_B1HW, recipe.part(index * at_once, (index + 1) * at_once))
         for index, part_B1HW in enumerate(torch.split(images_N1HW, at_once))

@@ -38,7 +38,7 @@ def boxes(weight_N: Tensor, centre_2N: Tensor, *, height: int, width: int) -> Te
 
 def _within(half_N: Tensor, centre_N: Tensor, size: int) -> Tensor:
     """Which positions lie in [centre - half, centre + half): bool (N, size)."""
-    offset_NL = torch.arange(size) - centre_N[:, None]
+    offset_NL = torch.arange(size, device=centre_N.device) - centre_N[:, None]
     return (offset_NL >= -half_N[:, None]) & (offset_NL < half_N[:, None])
 
 
@@ -58,11 +58,11 @@ class Cutmix:
         """The batches of one epoch; ``synthetic`` is not used. See ``Mixer.epoch``."""
         order_N = torch.randperm(len(real), generator=rng)
         source = sources(real, augment=augment, rng=rng)
-        partner_N = torch.randperm(len(real), generator=rng)
+        partner_N = torch.randperm(len(real), generator=rng).to(source.device)
         height, width = source.images_NCHW.shape[-2:]
         drawn_N = beta_symmetric(self._config.cutmix_alpha, len(real), rng=rng)
         centre_2N = torch.stack([torch.randint(size, (len(real),), generator=rng) for size in (height, width)])
-        box_NHW = boxes(drawn_N, centre_2N, height=height, width=width)
+        box_NHW = boxes(drawn_N.to(source.device), centre_2N.to(source.device), height=height, width=width)
         kept_N = 1 - box_NHW.float().mean(dim=(1, 2))
         mixed = Batch(
             images_NCHW=torch.where(box_NHW[:, None], source.images_NCHW[partner_N], source.images_NCHW),

@@ -14,7 +14,7 @@ from trainables.mixers.base import Augment, Batch
 
 
 def sources(*sets: ImageSet, augment: Augment, rng: torch.Generator) -> Batch:
-    """All images of the sets, one after the other, each augmented once, with one-hot targets.
+    """All images of the sets, one after the other, each augmented once, with one-hot targets, where the images are.
 
     Raises: ValueError if the sets do not share their classes.
     """
@@ -41,8 +41,8 @@ def in_batches(samples: Batch, order_N: Tensor, batch_size: int) -> Iterator[Bat
     """Split an epoch's samples into batches.
 
     Args:
-        samples: all samples of the epoch.
-        order_N: int64 permutation of their positions.
+        samples: all samples of the epoch, on any device.
+        order_N: int64 permutation of their positions, on any device.
         batch_size: samples per batch, at least 2. The last batch is smaller where the number does not divide;
             a single remaining sample joins the batch before it, as batch normalisation needs two.
 
@@ -52,12 +52,14 @@ def in_batches(samples: Batch, order_N: Tensor, batch_size: int) -> Iterator[Bat
     count = len(order_N)
     if count < 2:
         raise DataError(f"an epoch needs at least 2 training images; got {count}. Add images or use fewer folds.")
+    order_N = order_N.to(samples.images_NCHW.device)
+    images_NCHW, targets_NK = samples.images_NCHW[order_N], samples.targets_NK[order_N]
+    views = [view_NCHW[order_N] for view_NCHW in samples.views]
     starts = [start for start in range(0, count, batch_size) if count - start >= 2]
     for start, stop in zip(starts, [*starts[1:], count], strict=True):
-        chosen_B = order_N[start:stop]
         yield Batch(
-            images_NCHW=samples.images_NCHW[chosen_B],
-            targets_NK=samples.targets_NK[chosen_B],
-            views=tuple(view_NCHW[chosen_B] for view_NCHW in samples.views),
+            images_NCHW=images_NCHW[start:stop],
+            targets_NK=targets_NK[start:stop],
+            views=tuple(view_NCHW[start:stop] for view_NCHW in views),
             consistency=samples.consistency,
         )

@@ -57,6 +57,7 @@ class GenMix:
         else:
             partner_N = draw_partners(count, count + len(pool), rng=rng)
         weight_N = beta_one(self._config.genmix_alpha, count, rng=rng)
+        partner_N, weight_N = partner_N.to(source.device), weight_N.to(source.device)
         mixed = Batch(
             images_NCHW=mix(source.images_NCHW[partner_N], source.images_NCHW[:count], weight_N),
             targets_NK=mix(source.targets_NK[partner_N], source.targets_NK[:count], weight_N),

@@ -25,8 +25,8 @@ class Mixup:
         """The batches of one epoch; ``synthetic`` is not used. See ``Mixer.epoch``."""
         order_N = torch.randperm(len(real), generator=rng)
         source = sources(real, augment=augment, rng=rng)
-        partner_N = torch.randperm(len(real), generator=rng)
-        weight_N = beta_symmetric(self._config.mixup_alpha, len(real), rng=rng)
+        partner_N = torch.randperm(len(real), generator=rng).to(source.device)
+        weight_N = beta_symmetric(self._config.mixup_alpha, len(real), rng=rng).to(source.device)
         mixed = Batch(
             images_NCHW=mix(source.images_NCHW, source.images_NCHW[partner_N], weight_N),
             targets_NK=mix(source.targets_NK, source.targets_NK[partner_N], weight_N),

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from spaces import config as spaces_config
 from spaces.config import ClassifierConfig
-from trainables.classifiers.optimisation import SCHEDULES, cosine_decay, one_cycle, optimizer
+from trainables.classifiers.optimisation import SCHEDULES, cosine_decay, one_cycle, optimizer, set_rate
 from trainables.seeding import generator
 
 
@@ -100,3 +100,39 @@ def test_every_optimiser_goes_downhill(name: str) -> None:
         (weight - centre).square().sum().backward()
         moving.step()
     torch.testing.assert_close(weight.detach(), centre, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("name", spaces_config.OPTIMIZERS)
+def test_the_rate_that_is_set_is_that_of_the_next_step(name: str) -> None:
+    ended = []
+    for rate in (0.1, 0.5):
+        weight = nn.Parameter(torch.tensor(2.0))
+        moving = optimizer(ClassifierConfig(optimizer=name, learning_rate=0.5, weight_decay=0.0), [weight])
+        set_rate(moving, rate)
+        weight.grad = torch.tensor(1.0)
+        moving.step()
+        ended.append(2 - weight.item())
+    assert ended[1] == pytest.approx(5 * ended[0], rel=1e-4)
+
+
+def test_a_rate_that_lies_on_the_device_is_set_in_its_place() -> None:
+    rate = torch.tensor(0.5)
+    moving = torch.optim.AdamW([nn.Parameter(torch.ones(1))], lr=rate, fused=True)
+    set_rate(moving, 0.25)
+    assert moving.param_groups[0]["lr"] is rate
+    assert rate.item() == 0.25
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+def test_a_fused_step_is_the_plain_one(name: str) -> None:
+    start = torch.randn(33, 7, generator=generator(1))
+    weights = [nn.Parameter(start.clone()) for _ in range(2)]
+    config = ClassifierConfig(optimizer=name, learning_rate=1e-2, weight_decay=0.1)
+    fused, plain = (optimizer(config, [weight]) for weight in weights)
+    plain.param_groups[0].update(fused=False, foreach=False)
+    for step in range(5):
+        for weight, moving in zip(weights, (fused, plain), strict=True):
+            weight.grad = torch.randn(33, 7, generator=generator(2, str(step)))
+            moving.step()
+    assert (weights[0] - start).abs().mean() > 1e-2
+    torch.testing.assert_close(weights[0], weights[1], atol=1e-6, rtol=1e-5)

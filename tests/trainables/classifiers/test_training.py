@@ -219,7 +219,7 @@ GOLDEN = [
 
 def test_the_losses_of_this_version_are_unchanged() -> None:
     """Where this fails on purpose, raise CLASSIFIER_STAGE_VERSION and write the new numbers here."""
-    assert CLASSIFIER_STAGE_VERSION == 1
+    assert CLASSIFIER_STAGE_VERSION == 2
     trained = train(
         image_set((12, 6), contrast=0.2),
         image_set((6, 12), seed=1, contrast=0.2),

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, softmax
 
 from spaces.config import ClassifierConfig, RealConfig
-from trainables.classifiers import training
+from trainables.classifiers import learner
 from trainables.classifiers.early_stopping import EarlyStopping
 from trainables.classifiers.features import features
 from trainables.classifiers.losses import class_weights, smoothed, soft_cross_entropy
@@ -156,7 +156,7 @@ def test_the_schedule_moves_the_learning_rate_at_each_step(monkeypatch: pytest.M
         asked.append((step, steps))
         return 0.0
 
-    monkeypatch.setattr(training, "SCHEDULES", {"one_cycle": stand_still})
+    monkeypatch.setattr(learner, "SCHEDULES", {"one_cycle": stand_still})
     config = ClassifierConfig(epochs=2, batch_size=8, schedule="one_cycle", weight_decay=0.0)
     trained = train(config, image_set((10, 10)))
     assert asked == [(step, 6) for step in range(6)]
@@ -180,14 +180,19 @@ def test_smoothing_is_the_formula_also_for_mixed_labels() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneBatch:
-    """One batch an epoch, as it was given."""
+    """One batch an epoch, as it was given, where the images are."""
 
     batch: Batch
 
     def epoch(
         self, real: ImageSet, synthetic: ImageSet | None, *, batch_size: int, augment: Augment, rng: torch.Generator
     ) -> Iterator[Batch]:
-        yield self.batch
+        device = real.images_NCHW.device
+        yield replace(
+            self.batch,
+            images_NCHW=self.batch.images_NCHW.to(device),
+            targets_NK=self.batch.targets_NK.to(device),
+        )
 
 
 def first_loss(batch: Batch, **options: float) -> float:
@@ -242,7 +247,7 @@ def test_mixed_precision_on_a_gpu_computes_layers_in_bfloat16_and_the_loss_in_fl
 
     losses = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "soft_cross_entropy", spy)
+        patch.setattr(learner, "soft_cross_entropy", spy)
         for amp in (True, False):
             trained = train_classifier(
                 ClassifierConfig(epochs=1, batch_size=4, amp=amp),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spaces.config import AugmixConfig, ClassifierConfig, MixerConfig, MixupConfig, RealConfig
 from spaces.errors import ConfigError
-from trainables.classifiers import registry, training
+from trainables.classifiers import learner, registry
 from trainables.classifiers.dropout import SeededDropout
 from trainables.classifiers.registry import goes_on, position, training_slice, trajectory_slice
 from trainables.classifiers.small_cnn import small_cnn
@@ -251,7 +251,7 @@ def test_a_schedule_laid_over_more_epochs_is_asked_for_those(monkeypatch: pytest
         asked.append((step, steps))
         return 0.0
 
-    monkeypatch.setattr(training, "SCHEDULES", {"cosine": stand_still})
+    monkeypatch.setattr(learner, "SCHEDULES", {"cosine": stand_still})
     advanced(replace(TINY, epochs=2, schedule_epochs=7), 2)
     assert asked == [(step, 21) for step in range(6)]
 

@@ -28,9 +28,10 @@ def test_the_recorded_losses_are_those_of_the_first_batch_written_out() -> None:
     training.step()
     found = training.curves.lists()
 
-    real_NCHW, labels_N = twin._real()
+    drawn = twin._draw()
+    real_NCHW, labels_N = twin._real(drawn)
     logits_N, classes_NK = twin._discriminator(real_NCHW)
-    fake_logits_N, _ = twin._discriminator(twin._fake(labels_N))
+    fake_logits_N, _ = twin._discriminator(twin._fake(drawn, labels_N))
     source = -(torch.log(torch.sigmoid(logits_N)).mean() + torch.log(1 - torch.sigmoid(fake_logits_N)).mean())
     real_class = -classes_NK.softmax(dim=1)[torch.arange(8), labels_N].log().mean()
     assert abs(found["discriminator_loss"][0] - source.item()) < 1e-4

@@ -13,9 +13,8 @@ from trainables.generators.augmentation import (
     ADJUSTED_EVERY,
     SAFE_PROBABILITY,
     AdaController,
-    AdaDraws,
-    apply,
     apply_ada,
+    apply_diffaugment,
     draw_ada,
     draw_diffaugment,
     resample,
@@ -31,7 +30,7 @@ def images(count: int = 4, pixels: int = 16, seed: int = 1) -> Tensor:
 
 
 def augmented(seed: int) -> Tensor:
-    return apply(images(), draw_diffaugment(4, 16, rng=rng(seed)))
+    return apply_diffaugment(images(), draw_diffaugment(4, 16, rng=rng(seed)))
 
 
 def by_loops(image_HW: Tensor, brightness: float, contrast: float, shift: list[int], corner: list[int]) -> Tensor:
@@ -57,30 +56,30 @@ def test_diffaugment_is_brightness_contrast_translation_and_cutout() -> None:
             by_loops(image, float(brightness), float(contrast), shift.tolist(), corner.tolist())
             for image, brightness, contrast, shift, corner in zip(
                 images_NCHW[:, 0],
-                draws.brightness_N,
-                draws.contrast_N,
-                draws.shifts_N2,
-                draws.corners_N2,
+                draws["brightness_N"],
+                draws["contrast_N"],
+                draws["shifts_N2"],
+                draws["corners_N2"],
                 strict=True,
             )
         ]
     )
-    assert torch.allclose(apply(images_NCHW, draws)[:, 0], expected_NHW, atol=1e-12)
+    assert torch.allclose(apply_diffaugment(images_NCHW, draws)[:, 0], expected_NHW, atol=1e-12)
 
 
 def test_diffaugments_draws_fill_the_published_ranges() -> None:
     draws = draw_diffaugment(4000, 32, rng=rng())
-    assert -0.5 <= float(draws.brightness_N.min()) < -0.49 < 0.49 < float(draws.brightness_N.max()) < 0.5
-    assert 0.5 <= float(draws.contrast_N.min()) < 0.51 < 1.49 < float(draws.contrast_N.max()) < 1.5
-    assert sorted(set(draws.shifts_N2.flatten().tolist())) == list(range(-4, 5))
-    assert sorted(set(draws.corners_N2.flatten().tolist())) == list(range(-8, 25))
+    assert -0.5 <= float(draws["brightness_N"].min()) < -0.49 < 0.49 < float(draws["brightness_N"].max()) < 0.5
+    assert 0.5 <= float(draws["contrast_N"].min()) < 0.51 < 1.49 < float(draws["contrast_N"].max()) < 1.5
+    assert sorted(set(draws["shifts_N2"].flatten().tolist())) == list(range(-4, 5))
+    assert sorted(set(draws["corners_N2"].flatten().tolist())) == list(range(-8, 25))
 
 
 def test_the_same_draws_augment_two_batches_alike() -> None:
     draws = draw_diffaugment(4, 16, rng=rng())
     left_NCHW, right_NCHW = images(seed=1), images(seed=2)
-    both_NCHW = apply(left_NCHW + right_NCHW, draws) - apply(right_NCHW, draws)
-    without_NCHW = apply(left_NCHW, draws) - apply(torch.zeros_like(left_NCHW), draws)
+    both_NCHW = apply_diffaugment(left_NCHW + right_NCHW, draws) - apply_diffaugment(right_NCHW, draws)
+    without_NCHW = apply_diffaugment(left_NCHW, draws) - apply_diffaugment(torch.zeros_like(left_NCHW), draws)
     assert torch.allclose(both_NCHW, without_NCHW, atol=1e-12)
 
 
@@ -98,7 +97,7 @@ def test_augmentations_have_first_and_second_derivatives(method: str) -> None:
 
     def augmented(images_NCHW: Tensor) -> Tensor:
         if method == "diffaugment":
-            return apply(images_NCHW, draw_diffaugment(2, pixels, rng=rng())).tanh()
+            return apply_diffaugment(images_NCHW, draw_diffaugment(2, pixels, rng=rng())).tanh()
         return apply_ada(images_NCHW, draw_ada(2, pixels, probability=1.0, rng=rng())).tanh()
 
     images_NCHW = images(2, pixels).requires_grad_()
@@ -111,16 +110,16 @@ def test_resampling_agrees_with_torchs_grid_sample() -> None:
     draws = draw_ada(6, 12, probability=1.0, rng=rng(5))
     # From pixels to grid_sample's coordinates, in which the outermost pixels' centres lie at -1 and 1.
     half = (12 - 1) / 2
-    theta_N23 = draws.matrices_N33[:, :2].clone()
+    theta_N23 = draws["matrices_N33"][:, :2].clone()
     theta_N23[:, :, 2] /= half
     grid_NHW2 = functional.affine_grid(theta_N23, [6, 1, 12, 12], align_corners=True)
     expected_NCHW = functional.grid_sample(images_NCHW, grid_NHW2, padding_mode="reflection", align_corners=True)
-    assert torch.allclose(resample(images_NCHW, draws.matrices_N33), expected_NCHW, atol=1e-9)
+    assert torch.allclose(resample(images_NCHW, draws["matrices_N33"]), expected_NCHW, atol=1e-9)
 
 
 def test_resampling_adds_up_in_the_same_order_with_any_number_of_threads() -> None:
     images_NCHW = images(64, 32).float().requires_grad_()
-    matrices_N33 = draw_ada(64, 32, probability=1.0, rng=rng()).matrices_N33
+    matrices_N33 = draw_ada(64, 32, probability=1.0, rng=rng())["matrices_N33"]
     weights_NCHW = images(64, 32, seed=7).float()
     threads, gradients = torch.get_num_threads(), []
     for count in (1, 2, 2):
@@ -144,13 +143,13 @@ def test_ada_draws_as_many_numbers_whatever_the_probability() -> None:
 @pytest.mark.parametrize("probability", [0.2, 0.7])
 def test_each_of_adas_operations_comes_with_the_given_probability(probability: float) -> None:
     draws = draw_ada(20_000, 32, probability=probability, rng=rng())
-    assert math.isclose(float((draws.brightness_N != 0).double().mean()), probability, abs_tol=0.01)
-    assert math.isclose(float((draws.contrast_N != 1).double().mean()), probability, abs_tol=0.01)
+    assert math.isclose(float((draws["brightness_N"] != 0).double().mean()), probability, abs_tol=0.01)
+    assert math.isclose(float((draws["contrast_N"] != 1).double().mean()), probability, abs_tol=0.01)
     # Neither rotation, of probability 1 - sqrt(1 - p) each, nor any other operation that is not a quarter turn,
     # leaves entries that are not 0; mirror images and quarter turns alone leave whole numbers.
-    axis_aligned_N = draws.matrices_N33[:, :2, :2].abs().amin(dim=(1, 2)) < 1e-9
+    axis_aligned_N = draws["matrices_N33"][:, :2, :2].abs().amin(dim=(1, 2)) < 1e-9
     assert math.isclose(float((~axis_aligned_N).double().mean()), probability, abs_tol=0.01)
-    area_N = torch.linalg.det(draws.matrices_N33)
+    area_N = torch.linalg.det(draws["matrices_N33"])
     assert math.isclose(float(((area_N.abs() - 1).abs() > 1e-9).double().mean()), probability, abs_tol=0.01)
     assert math.isclose(float((area_N < 0).double().mean()), probability / 2, abs_tol=0.01)
     log_zoom_N = area_N.abs()[(area_N.abs() - 1).abs() > 1e-9].log2() / 2
@@ -187,7 +186,7 @@ def test_ada_transforms_in_the_published_order() -> None:
         forward_matrix("shift", 4 * normals[2], 4 * normals[3]),
     ):
         image_to_output = step @ image_to_output
-    assert torch.allclose(draws.matrices_N33[0], torch.linalg.inv(image_to_output), atol=1e-9)
+    assert torch.allclose(draws["matrices_N33"][0], torch.linalg.inv(image_to_output), atol=1e-9)
 
 
 def test_quarter_turns_and_whole_shifts_move_pixels_without_blurring_them() -> None:
@@ -202,11 +201,11 @@ def test_quarter_turns_and_whole_shifts_move_pixels_without_blurring_them() -> N
 
 
 def test_ada_brightens_before_it_changes_contrast() -> None:
-    draws = AdaDraws(
-        matrices_N33=torch.eye(3, dtype=torch.float64).expand(2, 3, 3),
-        brightness_N=torch.tensor([0.5, 0.0]),
-        contrast_N=torch.tensor([2.0, 1.0]),
-    )
+    draws = {
+        "matrices_N33": torch.eye(3, dtype=torch.float64).expand(2, 3, 3),
+        "brightness_N": torch.tensor([0.5, 0.0]),
+        "contrast_N": torch.tensor([2.0, 1.0]),
+    }
     images_NCHW = images(2)
     assert torch.equal(apply_ada(images_NCHW, draws), torch.stack([(images_NCHW[0] + 0.5) * 2, images_NCHW[1]]))
 

@@ -57,8 +57,17 @@ def batch(trained: DaeGanTraining) -> tuple[Tensor, Tensor, Tensor]:
     real_NCHW, labels_N = trained._images.at(torch.arange(8))
     noise_NM = trained._network.noise(8, rng=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        fake_NCHW = images_of(trained._network, trained.population.survivors[0], noise_NM, labels_N)
+        survivors = trained.population.survivors
+        fake_NCHW = images_of(
+            trained._network, survivors.parameters.views[0], survivors.buffers.views[0], noise_NM, labels_N
+        )
     return real_NCHW, fake_NCHW, labels_N
+
+
+def twin_of(rng: torch.Generator) -> torch.Generator:
+    twin = torch.Generator()
+    twin.set_state(rng.get_state())
+    return twin
 
 
 ABLATIONS: tuple[dict[str, Any], ...] = (
@@ -72,6 +81,9 @@ ABLATIONS: tuple[dict[str, Any], ...] = (
     {"affine_copies": 0},
     {"mixed_fitness": True},
     {"mixed_fitness": True, "mixed_input": False},
+    {"mixed_fitness": True, "reuse_gradient": True},
+    {"mixed_input": False, "reuse_gradient": True},
+    {"precision": "bfloat16"},
     {"per_class": True},
     {"survivors": 2, "ema": 0.9, "spectral_norm": True, "augmentation": "diffaugment"},
     {"residual": False, "attention": False, "mixture": "off", "mixed_input": False, "affine_copies": 0},
@@ -108,9 +120,8 @@ def test_a_restored_training_goes_on_as_if_undisturbed(settings: dict[str, Any])
 def test_the_discriminator_learns_from_mixed_images_with_soft_labels() -> None:
     trained = training()
     real_NCHW, fake_NCHW, labels_N = batch(trained)
-    twin = torch.Generator()
-    twin.set_state(trained._mixing_rng.get_state())
-    loss = trained._discriminator_loss(real_NCHW, fake_NCHW, labels_N)
+    twin = twin_of(trained._mixing_rng)
+    loss = trained._discriminator_loss(real_NCHW, fake_NCHW, labels_N, trained._draw_contest(8))
     real_share_N = real_shares(0.2, 8, rng=twin)
     mixed_NCHW = real_share_N[:, None, None, None] * real_NCHW + (1 - real_share_N)[:, None, None, None] * fake_NCHW
     expected = formula_12(trained._discriminator(mixed_NCHW, labels_N), real_share_N)
@@ -120,7 +131,7 @@ def test_the_discriminator_learns_from_mixed_images_with_soft_labels() -> None:
 def test_without_mixed_input_the_discriminator_learns_from_real_and_generated_images() -> None:
     trained = training(mixed_input=False)
     real_NCHW, fake_NCHW, labels_N = batch(trained)
-    loss = trained._discriminator_loss(real_NCHW, fake_NCHW, labels_N)
+    loss = trained._discriminator_loss(real_NCHW, fake_NCHW, labels_N, trained._draw_contest(8))
     real_s_N, fake_s_N = (torch.sigmoid(trained._discriminator(each, labels_N)) for each in (real_NCHW, fake_NCHW))
     torch.testing.assert_close(loss, -torch.log(real_s_N).mean() - torch.log(1 - fake_s_N).mean())
 
@@ -128,37 +139,37 @@ def test_without_mixed_input_the_discriminator_learns_from_real_and_generated_im
 def test_fitness_is_measured_on_unmixed_images() -> None:
     trained = training()
     real_NCHW, fake_NCHW, labels_N = batch(trained)
-    quality, diversity = trained._judge(real_NCHW, labels_N)(fake_NCHW)
+    found = trained._judge(real_NCHW, labels_N, trained._draw_evaluation())(fake_NCHW)
     real_s_N, fake_s_N = (torch.sigmoid(trained._discriminator(each, labels_N)) for each in (real_NCHW, fake_NCHW))
     bracket = -torch.log(real_s_N).mean() - torch.log(1 - fake_s_N).mean()
     gradients = torch.autograd.grad(bracket, list(trained._discriminator.parameters()), retain_graph=True)
     length = math.sqrt(sum(float(each.square().sum()) for each in gradients))
-    assert math.isclose(float(quality), float(fake_s_N.detach().mean()), rel_tol=1e-5)
-    assert math.isclose(float(diversity), -math.log(length), rel_tol=1e-3, abs_tol=1e-4)
+    assert math.isclose(float(found.quality), float(fake_s_N.detach().mean()), rel_tol=1e-5)
+    assert math.isclose(float(found.diversity), -math.log(length), rel_tol=1e-3, abs_tol=1e-4)
 
 
 def test_mixed_fitness_changes_the_bracket_of_diversity_alone() -> None:
-    trained = training(mixed_fitness=True)
+    trained = training(mixed_fitness=True, evaluation_batch=8)
     real_NCHW, fake_NCHW, labels_N = batch(trained)
-    twin = torch.Generator()
-    twin.set_state(trained._mixing_rng.get_state())
-    quality, diversity = trained._judge(real_NCHW, labels_N)(fake_NCHW)
+    twin = twin_of(trained._mixing_rng)
+    found = trained._judge(real_NCHW, labels_N, trained._draw_evaluation())(fake_NCHW)
     real_share_N = real_shares(0.2, 8, rng=twin)
     mixed_NCHW = mixed_images(real_NCHW, fake_NCHW, real_share_N)
     bracket = formula_12(trained._discriminator(mixed_NCHW, labels_N), real_share_N)
     gradients = torch.autograd.grad(bracket, list(trained._discriminator.parameters()))
     length = math.sqrt(sum(float(each.square().sum()) for each in gradients))
     expected = torch.sigmoid(trained._discriminator(fake_NCHW, labels_N)).detach().mean()
-    assert math.isclose(float(quality), float(expected), rel_tol=1e-5)
-    assert math.isclose(float(diversity), -math.log(length), rel_tol=1e-3, abs_tol=1e-4)
+    assert math.isclose(float(found.quality), float(expected), rel_tol=1e-5)
+    assert math.isclose(float(found.diversity), -math.log(length), rel_tol=1e-3, abs_tol=1e-4)
 
 
 def test_all_children_of_a_generation_are_mixed_with_equal_shares() -> None:
-    trained = training(mixed_fitness=True)
+    trained = training(mixed_fitness=True, augmentation="diffaugment", evaluation_batch=8)
     real_NCHW, fake_NCHW, labels_N = batch(trained)
-    judge = trained._judge(real_NCHW, labels_N)
+    judge = trained._judge(real_NCHW, labels_N, trained._draw_evaluation())
     one, other = judge(fake_NCHW), judge(fake_NCHW)
-    assert [float(each) for each in one] == [float(each) for each in other]
+    assert float(one.quality) == float(other.quality)
+    assert float(one.diversity) == float(other.diversity)
 
 
 def test_learnt_centres_and_scales_evolve_with_the_generator_and_static_ones_stay() -> None:
@@ -174,7 +185,8 @@ def test_learnt_centres_and_scales_evolve_with_the_generator_and_static_ones_sta
 def test_survivors_begin_with_mixtures_of_their_own() -> None:
     trained = training(survivors=2, mixture="learnt")
     names = [name for name, _ in trained._network.named_parameters()]
-    one, other = (each.parameters[names.index("latents.centres_KL")] for each in trained.population.survivors)
+    views = trained.population.survivors.parameters.views
+    one, other = (each[names.index("latents.centres_KL")] for each in views)
     assert not torch.equal(one, other)
 
 

@@ -6,17 +6,21 @@ import dataclasses
 
 import pytest
 import torch
+from torch import Tensor
 
 from spaces.generators import EganConfig
+from tests.benchmarks.egan_reference import PlainEgan
 from tests.trainables.generators import whole_trainings
 from trainables.data.image_set import ImageSet
 from trainables.generators.adversary import frozen
 from trainables.generators.egan import Egan, EganTraining
 from trainables.generators.evolution import MUTATIONS
-from trainables.generators.population import Individual
+from trainables.generators.graphs import Drawn
+from trainables.generators.population import images_of
 from trainables.generators.training import TrainingImages
 
 CPU = torch.device("cpu")
+GENERATIONS = 4
 
 
 def images(count: int = 20) -> ImageSet:
@@ -44,10 +48,34 @@ def config(*, steps: int = 4, survivors: int = 1, gamma: float = 0.005, batch_si
     )
 
 
-def evolution(settings: EganConfig) -> EganTraining:
+def training_images() -> TrainingImages:
     train = images()
-    part = TrainingImages(images_NCHW=train.images_NCHW, labels_N=train.labels_N, n_classes=2)
-    return Egan(settings).train_one(part, seed=1, device=CPU)
+    return TrainingImages(images_NCHW=train.images_NCHW, labels_N=train.labels_N, n_classes=2)
+
+
+def evolution(settings: EganConfig) -> EganTraining:
+    return Egan(settings).train_one(training_images(), seed=1, device=CPU)
+
+
+def breed(trained: EganTraining) -> None:
+    """Bring the next generation's children into being."""
+    with frozen(trained._discriminator):
+        for survivor in range(trained._config.survivors):
+            trained._mutate(survivor, trained._draw_mutation())
+    trained.population.breed()
+
+
+def make_twins(trained: EganTraining, one: int, other: int) -> None:
+    """Make a child the copy of another."""
+    for rows in trained.population.children.groups.values():
+        rows.block_ID[other] = rows.block_ID[one]
+
+
+def evaluated(trained: EganTraining) -> tuple[list[float], list[float]]:
+    """Quality and diversity of all children."""
+    with frozen(trained._discriminator):
+        judgements = trained._evaluate(trained._draw_evaluation())
+    return [float(each.quality) for each in judgements], [float(each.diversity) for each in judgements]
 
 
 @pytest.mark.parametrize("survivors", [1, 3])
@@ -57,56 +85,92 @@ def test_the_recorded_survivors_are_the_fittest_of_all_children(survivors: int, 
     history = whole_trainings.fit(
         Egan(settings), settings.steps, images(), seed=1, device=CPU, on_step=lambda done, total: None
     ).history
+    curves = {name: torch.tensor(curve, dtype=torch.float64) for name, curve in history.items()}
     for generation in range(settings.steps):
         fitness = {
-            (parent, index): history[f"quality/{name}"][generation][parent]
-            + gamma * history[f"diversity/{name}"][generation][parent]
+            (parent, index): float(
+                curves[f"quality/{name}"][generation, parent] + gamma * curves[f"diversity/{name}"][generation, parent]
+            )
             for index, name in enumerate(MUTATIONS)
             for parent in range(survivors)
         }
         best = sorted(fitness, key=lambda child: -fitness[child])[:survivors]
-        assert history["selected"][generation] == [float(index) for _, index in best]
+        assert curves["selected"][generation].tolist() == [float(index) for _, index in best]
+
+
+def selections(trained: EganTraining) -> list[list[int]]:
+    selected: list[list[int]] = torch.tensor(trained.curves.lists()["selected"], dtype=torch.int64).tolist()
+    return selected
 
 
 def test_a_survivor_inherits_the_memory_of_its_own_mutation() -> None:
     trained = evolution(config())
+    held = trained.population
     for generations in range(1, 4):
+        first_D, second_D = held.survivors.first.block_ID[0].clone(), held.survivors.second.block_ID[0].clone()
         trained.step()
-        assert [survivor.moments.steps for survivor in trained.population.survivors] == [generations]
-    survivor = trained.population.survivors[0]
-    assert all(bool(each.abs().sum() > 0) for each in survivor.moments.first[:1])
+        (selected,) = selections(trained)[-1]
+        gradient_D = held.gradients.block_ID[selected]
+        assert bool(gradient_D.any())
+        torch.testing.assert_close(held.survivors.first.block_ID[0], 0.5 * first_D + 0.5 * gradient_D)
+        torch.testing.assert_close(
+            held.survivors.second.block_ID[0], 0.999 * second_D + 0.001 * gradient_D.square(), rtol=1e-4, atol=1e-12
+        )
+        assert int(held.state()["generations"]) == generations
+
+
+def test_the_gradients_of_a_parents_children_are_those_of_their_own_losses() -> None:
+    trained = evolution(config(survivors=2))
+    trained.step()
+    network, judge = trained._network, trained._discriminator
+    with frozen(judge):
+        for survivor in range(2):
+            drawn = trained._draw_mutation()
+            losses_M = trained._mutate(survivor, drawn)
+            leaves = trained.population.leaves[survivor]
+            _, labels_N = trained._images.at(drawn["positions_N"])
+            for index, loss in enumerate(MUTATIONS.values()):
+                buffers = [each.clone() for each in trained.population.survivors.buffers.views[survivor]]
+                own = loss(judge(images_of(network, leaves, buffers, drawn["noise_NM"], labels_N), labels_N))
+                torch.testing.assert_close(losses_M[index], own.detach())
+                found = trained.population.gradients.views[len(MUTATIONS) * survivor + index]
+                for one, other in zip(found, torch.autograd.grad(own, leaves), strict=True):
+                    torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
 
 
 def test_children_of_one_parent_differ_and_leave_it_alone() -> None:
     trained = evolution(config())
     trained.step()
-    parent = trained.population.survivors[0]
-    weights = [each.clone() for each in parent.parameters]
-    buffers = [each.clone() for each in parent.buffers]
-    children, losses = trained.mutate(parent)
-    assert len(children) == len(losses) == len(MUTATIONS)
-    trained.evaluate(children)
-    assert all(torch.equal(one, other) for one, other in zip(parent.parameters, weights, strict=True))
-    assert all(torch.equal(one, other) for one, other in zip(parent.buffers, buffers, strict=True))
+    held = trained.population
+    breed(trained)
+    parent = {name: rows.block_ID.clone() for name, rows in held.survivors.groups.items()}
+    evaluated(trained)
+    assert len(held.children.parameters.block_ID) == len(MUTATIONS)
+    assert all(torch.equal(rows.block_ID, parent[name]) for name, rows in held.survivors.groups.items())
     for one, other in ((0, 1), (1, 2)):
-        assert not torch.equal(children[one].parameters[0], children[other].parameters[0])
-        assert not torch.equal(children[one].buffers[0], children[other].buffers[0])
+        for rows in held.children.groups.values():
+            assert not torch.equal(rows.block_ID[one], rows.block_ID[other])
 
 
-def test_equal_children_are_equally_fit() -> None:
+def test_children_inherit_the_statistics_that_their_parent_has_once_it_made_their_images() -> None:
     trained = evolution(config())
+    before_SD = trained.population.survivors.buffers.block_ID.clone()
+    breed(trained)
+    after_SD = trained.population.survivors.buffers.block_ID
+    assert not torch.equal(after_SD, before_SD)
+    assert torch.equal(trained.population.children.buffers.block_ID, after_SD.expand(len(MUTATIONS), -1))
+
+
+@pytest.mark.parametrize("augmentation", ["none", "diffaugment"])
+def test_equal_children_are_equally_fit(augmentation: str) -> None:
+    trained = evolution(dataclasses.replace(config(), augmentation=augmentation))
     trained.step()
-    children, _ = trained.mutate(trained.population.survivors[0])
-    twin = Individual(
-        parameters=children[0].parameters,
-        buffers=tuple(each.clone() for each in children[0].buffers),
-        moments=children[0].moments,
-        average=(),
-    )
-    quality, diversity = trained.evaluate([children[0], children[1], twin])
-    assert float(quality[0]) == float(quality[2])
-    assert float(diversity[0]) == float(diversity[2])
-    assert float(quality[0]) != float(quality[1])
+    breed(trained)
+    make_twins(trained, 0, 2)
+    quality, diversity = evaluated(trained)
+    assert quality[0] == quality[2]
+    assert diversity[0] == diversity[2]
+    assert quality[0] != quality[1]
 
 
 def test_more_survivors_than_images_in_a_batch_are_possible() -> None:
@@ -120,40 +184,62 @@ def test_more_survivors_than_images_in_a_batch_are_possible() -> None:
 def test_the_pool_comes_from_the_fittest_of_the_last_generation() -> None:
     trained = evolution(config(survivors=2))
     trained.step()
-    fittest = [each.clone() for each in trained.population.survivors[0].parameters]
+    fittest = [each.clone() for each in trained.population.survivors.parameters.views[0]]
     best = trained.sampler()
     assert all(torch.equal(one, other) for one, other in zip(best.parameters(), fittest, strict=True))
 
 
 def test_the_average_belongs_to_the_child_and_makes_the_pool() -> None:
-    trained = evolution(dataclasses.replace(config(), ema=0.5))
+    trained = evolution(dataclasses.replace(config(survivors=2, gamma=0.5), ema=0.5))
     trained.step()
-    parent = trained.population.survivors[0]
-    children, _ = trained.mutate(parent)
+    held = trained.population
+    assert held.average is not None
+    before_SD = held.average.block_ID.clone()
+    chosen_S, *_ = trained._generation(trained._draw())
+    held.follow(chosen_S)
     decay = 2 / 11  # (1 + t) / (10 + t) after one generation
-    for child in children:
-        expected = decay * parent.average[0] + (1 - decay) * child.parameters[0]
-        torch.testing.assert_close(child.average[0], expected, rtol=1e-5, atol=1e-7)
+    for survivor, child in enumerate(chosen_S.tolist()):
+        expected_D = decay * before_SD[child // 3] + (1 - decay) * held.children.parameters.block_ID[child]
+        torch.testing.assert_close(held.average.block_ID[survivor], expected_D, rtol=1e-5, atol=1e-7)
     pooled = next(iter(trained.sampler().parameters()))
-    assert torch.equal(pooled, parent.average[0])
-    assert not torch.equal(pooled, parent.parameters[0])
+    assert torch.equal(pooled, held.average.views[0][0])
+    assert not torch.equal(pooled, held.survivors.parameters.views[0][0])
 
 
-def test_spectral_norm_vectors_stand_still_while_children_are_made_and_judged() -> None:
+def test_spectral_norm_vectors_stand_still_while_children_are_made_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     trained = evolution(dataclasses.replace(config(), spectral_norm=True))
     trained.step()
+    after_its_steps: dict[str, Tensor] = {}
+    train_discriminator = trained._train_discriminator
+
+    def watched(drawn: Drawn) -> Tensor:
+        loss = train_discriminator(drawn)
+        after_its_steps.update({name: value.clone() for name, value in trained._discriminator.state_dict().items()})
+        return loss
+
     before = {name: value.clone() for name, value in trained._discriminator.state_dict().items()}
-    with frozen(trained._discriminator):
-        children, _ = trained.mutate(trained.population.survivors[0])
-        trained.evaluate(children)
-    assert all(torch.equal(value, before[name]) for name, value in trained._discriminator.state_dict().items())
-
-
-def test_all_children_are_judged_through_the_same_augmentation() -> None:
-    trained = evolution(dataclasses.replace(config(), augmentation="diffaugment"))
+    monkeypatch.setattr(trained, "_train_discriminator", watched)
     trained.step()
-    children, _ = trained.mutate(trained.population.survivors[0])
-    copied = dataclasses.replace(children[0], buffers=tuple(each.clone() for each in children[0].buffers))
-    quality, diversity = trained.evaluate([children[0], copied])
-    assert float(quality[0]) == float(quality[1])
-    assert float(diversity[0]) == float(diversity[1])
+    vectors = [name for name in before if name.endswith((".left", ".right"))]
+    assert vectors
+    assert not any(torch.equal(after_its_steps[name], before[name]) for name in vectors if before[name].numel() > 1)
+    now = trained._discriminator.state_dict()
+    assert all(torch.equal(value, after_its_steps[name]) for name, value in now.items())
+
+
+def test_a_generation_is_the_published_one_written_out_without_any_shared_work() -> None:
+    settings = EganConfig(
+        batch_size=8, latent_size=8, width=8, evaluation_batch=16, learning_rate=2e-3, gamma=0.5, discriminator_steps=2
+    )
+    ours = Egan(settings).train_one(training_images(), seed=3, device=CPU)
+    plain = PlainEgan(settings, training_images(), seed=3, device=CPU)
+    for _ in range(GENERATIONS):
+        ours.step()
+        plain.step()
+    assert selections(ours) == [[each] for each in plain.selected]
+    assert len(set(plain.selected)) > 1
+    for mine, theirs in ((ours.sampler(), plain.network), (ours._discriminator, plain.discriminator)):
+        expected = theirs.state_dict()
+        for name, value in mine.state_dict().items():
+            if value.is_floating_point():
+                torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-4, msg=name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,15 +11,15 @@ from torch import Tensor, nn
 
 from trainables.generators.evolution import (
     MUTATIONS,
+    adversarial_judgement,
     discriminator_loss,
-    fitness,
     fittest,
     logit_slopes,
     mutation_gradients,
-    real_gradients,
+    real_part,
 )
 
-FORMULAS = {
+FORMULAS: dict[str, Callable[[Tensor], Tensor]] = {
     "minimax": lambda s_N: 0.5 * torch.log(1 - s_N).mean(),
     "heuristic": lambda s_N: -0.5 * torch.log(s_N).mean(),
     "least_squares": lambda s_N: ((s_N - 1) ** 2).mean(),
@@ -114,10 +115,21 @@ def test_fitness_is_its_two_formulas() -> None:
     gradients = torch.autograd.grad(bracket, weights)
     expected = -math.log(math.sqrt(sum(float((each**2).sum()) for each in gradients)))
 
-    shared = real_gradients(discriminator(real_NCHW), weights)
-    quality, diversity = fitness(discriminator(fake_NCHW), weights, shared)
-    assert math.isclose(float(quality), float(fake_s_N.mean().detach()), rel_tol=1e-12)
-    assert math.isclose(float(diversity), expected, rel_tol=1e-10)
+    real = real_part(discriminator(real_NCHW), weights)
+    found = adversarial_judgement(discriminator(fake_NCHW), weights, real)
+    assert math.isclose(float(found.quality), float(fake_s_N.mean().detach()), rel_tol=1e-12)
+    assert math.isclose(float(found.diversity), expected, rel_tol=1e-10)
+
+
+def test_a_judgement_hands_on_the_discriminators_loss_and_its_gradient() -> None:
+    discriminator = image_discriminator(batch_norm=False, seed=1)
+    weights = tuple(discriminator.parameters())
+    real_NCHW, fake_NCHW = normal(9, 1, 8, 8, seed=2), normal(9, 1, 8, 8, seed=3)
+    found = adversarial_judgement(discriminator(fake_NCHW), weights, real_part(discriminator(real_NCHW), weights))
+    loss = discriminator_loss(discriminator(real_NCHW), discriminator(fake_NCHW))
+    torch.testing.assert_close(found.loss, loss.detach(), rtol=1e-12, atol=0)
+    assert largest_error(found.gradients, torch.autograd.grad(loss, weights)) < 1e-10
+    assert not any(each.requires_grad for each in (found.quality, found.diversity, found.loss, *found.gradients))
 
 
 def test_the_discriminator_loss_is_its_formula() -> None:
@@ -127,9 +139,11 @@ def test_the_discriminator_loss_is_its_formula() -> None:
 
 
 def test_the_fittest_children_survive_best_first() -> None:
-    assert fittest([0.1, 0.9, 0.3, 0.8, 0.2, 0.7], 1) == (1,)
-    assert fittest([0.1, 0.9, 0.3, 0.8, 0.2, 0.7], 3) == (1, 3, 5)
+    fitness_C = torch.tensor([0.1, 0.9, 0.3, 0.8, 0.2, 0.7])
+    assert fittest(fitness_C, 1).tolist() == [1]
+    assert fittest(fitness_C, 3).tolist() == [1, 3, 5]
 
 
 def test_the_earlier_child_wins_a_tie() -> None:
-    assert fittest([0.5, 0.5, 0.5], 2) == (0, 1)
+    assert fittest(torch.tensor([0.5, 0.5, 0.5]), 2).tolist() == [0, 1]
+    assert fittest(torch.tensor([0.1] * 40 + [0.5] * 2), 3).tolist() == [40, 41, 0]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.generators.evolution import discriminator_loss
-from trainables.generators.mixed_input import mixed_diversity, mixed_images, mixed_loss, real_shares
+from trainables.generators.mixed_input import mixed_images, mixed_judgement, mixed_loss, real_shares
 
 
 def normal(*shape: int, seed: int) -> Tensor:
@@ -74,12 +74,19 @@ def test_the_mixed_loss_is_smallest_where_the_discriminator_says_the_share() -> 
 def test_mixed_diversity_is_formula_8_with_the_bracket_of_formula_12() -> None:
     network, real_share_N = discriminator(), shares()
     weights = tuple(network.parameters())
-    mixed_NCHW = mixed_images(normal(9, 1, 8, 8, seed=20), normal(9, 1, 8, 8, seed=21), real_share_N)
+    fake_NCHW = normal(9, 1, 8, 8, seed=21)
+    mixed_NCHW = mixed_images(normal(9, 1, 8, 8, seed=20), fake_NCHW, real_share_N)
     s_N = torch.sigmoid(network(mixed_NCHW))
     bracket = (-real_share_N * torch.log(s_N) - (1 - real_share_N) * torch.log(1 - s_N)).mean()
-    squares = sum(float(each.square().sum()) for each in torch.autograd.grad(bracket, weights))
-    found = mixed_diversity(network(mixed_NCHW), real_share_N, weights)
-    assert math.isclose(float(found), -math.log(math.sqrt(squares)), rel_tol=1e-10)
+    gradients = torch.autograd.grad(bracket, weights)
+    squares = sum(float(each.square().sum()) for each in gradients)
+    found = mixed_judgement(network(fake_NCHW), network(mixed_NCHW), real_share_N, weights)
+    assert math.isclose(float(found.diversity), -math.log(math.sqrt(squares)), rel_tol=1e-10)
+    assert math.isclose(float(found.quality), float(torch.sigmoid(network(fake_NCHW)).mean().detach()), rel_tol=1e-12)
+    assert math.isclose(float(found.loss), float(bracket.detach()), rel_tol=1e-12)
+    for one, other in zip(found.gradients, gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-14)
+    assert not any(each.requires_grad for each in (found.quality, found.diversity, found.loss, *found.gradients))
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.2, 1.0, 4.0])

@@ -284,8 +284,9 @@ def test_r1_counts_for_all_the_steps_that_it_stands_for(monkeypatch: pytest.Monk
 
     trained = training(augmentation="none", r1_weight=2e-4)
     monkeypatch.setattr(trained, "_update_discriminator", losses.append)
-    real_NCHW, labels_N = trained._real()
-    trained._penalise_slopes(real_NCHW, labels_N)
+    drawn = trained._draw()
+    trained._penalise_slopes(drawn)
+    real_NCHW, labels_N = trained._real(drawn)
     real_NCHW = real_NCHW.clone().requires_grad_()
     (slopes_NCHW,) = torch.autograd.grad(trained._discriminator(real_NCHW, labels_N).sum(), real_NCHW)
     gamma = 2e-4 * 32**2 / 6

@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import affine_grid
 
-from trainables.data.affine import MAX_ZOOM, affine, draw_thetas, identity, warp
+from trainables.data import affine as affine_module
+from trainables.data.affine import MAX_ZOOM, affine, draw_thetas, identity, sampling_grid, warp
 from trainables.seeding import generator
 
 
@@ -21,6 +23,23 @@ def theta(rows: list[list[float]], count: int) -> Tensor:
 
 def test_the_identity_matrix_changes_nothing(images: Tensor) -> None:
     torch.testing.assert_close(warp(images, theta([[1, 0, 0], [0, 1, 0]], 6)), images, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 40), (64, 64), (80, 80), (1, 7), (255, 31)])
+def test_the_sampling_grid_is_pytorchs_to_the_last_bit(height: int, width: int) -> None:
+    thetas = draw_thetas(40, rng=generator(height))
+    expected = affine_grid(thetas, [40, 1, height, width], align_corners=False)
+    assert torch.equal(sampling_grid(thetas, height, width), expected)
+
+
+def test_how_many_images_are_transformed_at_once_changes_no_number(
+    images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = affine(images, generator(2))
+    monkeypatch.setattr(affine_module, "PIXELS_AT_ONCE", 2 * 33 * 33 + 1)
+    assert torch.equal(affine(images, generator(2)), together)
+    monkeypatch.setattr(affine_module, "PIXELS_AT_ONCE", 1)
+    assert torch.equal(affine(images, generator(2)), together)
 
 
 @pytest.mark.parametrize(

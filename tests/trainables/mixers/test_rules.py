@@ -15,7 +15,7 @@ from spaces.config import (
     MixupConfig,
     RealConfig,
 )
-from trainables.data.affine import identity
+from trainables.data.affine import affine, identity
 from trainables.data.image_set import ImageSet
 from trainables.errors import DataError, EmptyPoolError
 from trainables.mixers.genmix import draw_partners
@@ -166,6 +166,33 @@ def test_sets_of_other_classes_are_not_mixed() -> None:
     )
     with pytest.raises(ValueError, match="same classes"):
         build(BlendConfig()).epoch(real, other, batch_size=4, augment=identity, rng=generator(0))
+
+
+class Elsewhere:
+    """Images without values on PyTorch's device for such, which refuses to compute with tensors of the CPU."""
+
+    def __init__(self, count: int) -> None:
+        self.images_NCHW = torch.empty(count, 1, 8, 8, device="meta")
+        self.labels_N = torch.empty(count, dtype=torch.int64, device="meta")
+        self.classes = ("a", "b", "c")
+
+    def __len__(self) -> int:
+        return len(self.images_NCHW)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [RealConfig(), BlendConfig(), MixupConfig(), CutmixConfig(), GenMixConfig(), GenMixConfig(partner="synthetic")],
+)
+def test_an_epoch_is_composed_on_the_device_of_its_images(config: MixerConfig) -> None:
+    batches = build(config).epoch(
+        Elsewhere(REAL),  # type: ignore[arg-type]
+        Elsewhere(SYNTHETIC),  # type: ignore[arg-type]
+        batch_size=4,
+        augment=affine,
+        rng=generator(0),
+    )
+    assert {each.device.type for batch in batches for each in (batch.images_NCHW, batch.targets_NK)} == {"meta"}
 
 
 def test_a_single_training_image_is_an_error() -> None:

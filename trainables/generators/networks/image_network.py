@@ -11,6 +11,9 @@ from torch import Tensor, nn
 class ImageNetwork(nn.Module, ABC):
     """A network from noise and labels to images; all that is random in an image is in its noise."""
 
+    replayable = True
+    """Whether its forward pass is the same operations on tensors at every call, so that a GPU can replay it."""
+
     @abstractmethod
     def noise(self, count: int, *, rng: torch.Generator) -> Tensor:
         """The noise of ``count`` images, drawn row by row on the CPU.

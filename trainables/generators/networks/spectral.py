@@ -36,14 +36,15 @@ class SpectralNorm(nn.Module):
         self.register_buffer("right", right)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight, with a largest singular value of about 1."""
-        matrix = weight.flatten(1)
-        if self.training:
-            with torch.no_grad():
-                self.left.copy_(normalize(matrix @ self.right, dim=0))
-                self.right.copy_(normalize(matrix.T @ self.left, dim=0))
-        # cloned: autograd keeps them for the backward pass, and the next forward pass changes them in place
-        return weight / torch.dot(self.left.clone(), matrix @ self.right.clone())
+        """The weight, with a largest singular value of about 1; in the weight's precision, whatever a network's is."""
+        with torch.autocast(weight.device.type, enabled=False):
+            matrix = weight.flatten(1)
+            if self.training:
+                with torch.no_grad():
+                    self.left.copy_(normalize(matrix @ self.right, dim=0))
+                    self.right.copy_(normalize(matrix.T @ self.left, dim=0))
+            # cloned: autograd keeps them for the backward pass, and the next forward pass changes them in place
+            return weight / torch.dot(self.left.clone(), matrix @ self.right.clone())
 
 
 def normalised(network: nn.Module, *, rng: torch.Generator) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -169,9 +170,13 @@ def doubled(images_NCHW: Tensor) -> Tensor:
 
 def _filter(like: Tensor, channels: int, gain: float) -> Tensor:
     """One copy of the filter per channel (channels, 1, 4, 4)."""
+    return _square(gain, like.dtype, like.device).expand(channels, 1, -1, -1)
+
+
+@cache  # a GPU that replays a graph cannot be sent a new one
+def _square(gain: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     taps = torch.tensor(BLUR, dtype=torch.float64)
-    square = taps.outer(taps) * (gain / taps.sum() ** 2)
-    return square.to(like).expand(channels, 1, -1, -1)
+    return (taps.outer(taps) * (gain / taps.sum() ** 2)).to(device, dtype)
 
 
 Network = TypeVar("Network", bound=nn.Module)
