@@ -15,7 +15,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from trainables import seeding
 from trainables.classifiers.trained import TrainedClassifier
 from trainables.data.image_set import ImageSet
-from trainables.files import read_json, write_json
+from trainables.files import read_json, write_json, written_aside
 from trainables.generators.previews import to_uint8
 from trainables.mixers.base import Augment, Mixer
 from trainables.mixers.blend import Blend
@@ -83,9 +83,8 @@ class FeatureMap:
         shown = len(self.example_E) if show_images else 0
         arrays = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "classes"}
         arrays |= {"example_E": self.example_E[:shown], "images_EHW": self.images_EHW[:shown]}
-        temporary = folder / f".{ARRAYS_FILE}.tmp"
-        save_file({name: each.contiguous() for name, each in arrays.items()}, temporary)
-        temporary.replace(folder / ARRAYS_FILE)
+        with written_aside(folder / ARRAYS_FILE) as aside:
+            save_file({name: each.contiguous() for name, each in arrays.items()}, aside)
         write_json(folder / NAMES_FILE, {"classes": self.classes, "kinds": KINDS})
 
     @classmethod

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ def temporary_for(path: Path) -> Path:
 
 
 def writer_of(temporary: Path) -> str:
-    """The process that writes a file named by ``temporary_for``; empty for any other file."""
+    """The process that writes what ``temporary_for`` named; empty for any other file."""
     found = re.search(r"\.[0-9a-f]{32}\.(\d+\.\d+\..+)\.tmp$", temporary.name)
     return found[1] if found else ""
 
@@ -33,7 +35,33 @@ def remove_half_written(folder: Path) -> None:
     for temporary in folder.glob(".*.tmp"):
         with suppress(OSError):
             if is_gone(writer_of(temporary)) or time.time() - temporary.stat().st_mtime > _ABANDONED_AFTER:
-                temporary.unlink()
+                discard(temporary)
+
+
+def discard(temporary: Path) -> None:
+    """Remove what ``temporary_for`` names, a file or a folder; nothing where it has gone."""
+    if temporary.is_dir():
+        shutil.rmtree(temporary, ignore_errors=True)
+    else:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A file for a library to write, which takes its place once it is whole.
+
+    It lies in a folder of its own, named by ``temporary_for``: some libraries write beside their file first, under
+    names that say nothing of whose they are.
+    """
+    folder = temporary_for(path)
+    folder.mkdir()
+    try:
+        yield folder / path.name
+        with (folder / path.name).open("rb") as file:
+            os.fsync(file.fileno())
+        (folder / path.name).replace(path)
+    finally:
+        discard(folder)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainables.files import read_json, temporary_for
+from trainables.files import read_json, written_aside
 from trainables.stage_files import CHECKPOINT_SUFFIX, CHECKPOINTS, MANIFEST, is_whole, touch
 
 TRAINING_FILE = "training.safetensors"
@@ -83,15 +82,9 @@ def save_state(path: Path, state: Mapping[str, Tensor], *, seconds: float | None
 
     ``seconds`` is what computing them took; a finished stage has that in its manifest, and equal bytes without it.
     """
-    temporary = temporary_for(path)
-    try:
-        spent = {} if seconds is None else {"seconds": str(seconds)}
-        save_file(dict(state), temporary, metadata={"done": str(int(state["done"])), **spent})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    spent = {} if seconds is None else {"seconds": str(seconds)}
+    with written_aside(path) as aside:
+        save_file(dict(state), aside, metadata={"done": str(int(state["done"])), **spent})
 
 
 def _seconds(path: Path) -> float:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainables.files import writer_of
+from trainables.files import discard, writer_of
 from trainables.leases import Lease, held, is_gone, own_process
 from trainables.stage_files import (
     CHECKPOINT_SUFFIX,
@@ -210,7 +210,7 @@ def sweep(root: Path) -> None:
             left.unlink(missing_ok=True)
     for left in (*(root / CHECKPOINTS).glob(".*.tmp"), *(root / USES).glob(".*.tmp")):
         if is_gone(writer_of(left)) or _is_old(left, now):
-            left.unlink(missing_ok=True)
+            discard(left)
     for left in _checkpoints(root):
         if not is_live(_lease_of(root, left), now) and (_is_old(left, now) or _is_finished(root, left)):
             left.unlink(missing_ok=True)

@@ -255,8 +255,9 @@ def test_a_half_written_checkpoint_is_never_read_and_is_swept_away(tmp_path: Pat
     pid, started, host = own_process().split(".", 2)
     dead = whole.with_name(f".{whole.name}.{'0' * 32}.{pid}.{int(started) + 1}.{host}.tmp")
     alive = whole.with_name(f".{whole.name}.{'0' * 32}.{own_process()}.tmp")
-    for half in (dead, alive):
-        half.write_bytes(whole.read_bytes()[:50])
+    for half in (dead, alive):  # a library writes beside its file first, so each has a folder of its own
+        half.mkdir()
+        (half / ".tmpAbCdEf").write_bytes(whole.read_bytes()[:50])
     found = store.checkpoints(key(position=100)).latest(100)
     assert found is not None
     assert int(found["done"]) == 40
