@@ -126,7 +126,7 @@ def open_images(ledger: Ledger, console: Console) -> Path:
     """
     folder, record = images_folder(ledger), ledger.search()
     try:
-        Cohort.load(folder)
+        Cohort.load(folder).check()
     except DataError:
         if record.source is None or not Path(record.source.data).exists():
             raise

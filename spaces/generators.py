@@ -34,8 +34,8 @@ class TrainedConfig:
         affine_copies: transformed copies of each training image that the generator learns from besides the original.
         precision: of training: "float32"; "tf32", in which a GPU's convolutions round what they multiply to 10 bits of
             mantissa (a CPU computes float32); or "bfloat16", in which forward passes have 8 bits; penalties, fitness
-            norms, weights and optimisers are float32 then, too, but children are judged by rounded logits. What makes the
-            pool is float32 always.
+            norms, weights and optimisers are float32 then, too, but children are judged by rounded logits. What makes
+            the pool is float32 always.
 
     ``SAMPLING`` names the settings that play no part in training: generators that differ in these alone share it.
     """

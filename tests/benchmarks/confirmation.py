@@ -52,7 +52,7 @@ from scipy import stats
 from sklearn.decomposition import PCA
 
 from tests.benchmarks.disagreement import Moments, disagreement, moments
-from trainables.data.cohort import read_cohort
+from trainables.data.reading import read_cohort
 from trainables.metrics.comparison import corrected_resampled_t_test, paired_difference_by_patient
 from trainables.metrics.power import (
     Disagreement,

@@ -37,9 +37,10 @@ from spaces.errors import ConfigError
 from spaces.generators import GENERATORS, TrainedConfig
 from trainables.classifiers.training import train_classifier
 from trainables.data.affine import identity
-from trainables.data.cohort import Cohort, read_cohort
+from trainables.data.cohort import Cohort
 from trainables.data.image_set import ImageSet
 from trainables.data.preprocess import fit_scaling, preprocess
+from trainables.data.reading import read_cohort
 from trainables.data.splits import make_folds
 from trainables.errors import DivergedError
 from trainables.generators.base import FittedGenerator, Training

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from spaces.config import PreprocessConfig
-from trainables.data.cohort import read_cohort
 from trainables.data.image_set import ImageSet
 from trainables.data.preprocess import fit_scaling, preprocess
+from trainables.data.reading import read_cohort
 from trainables.data.splits import make_folds
 from trainables.metrics.copies import find_copies, turned
 from trainables.metrics.extractor import Extractor, train_extractor

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from spaces.config import PreprocessConfig
-from trainables.data.cohort import Cohort, read_cohort
+from trainables.data.cohort import Cohort
 from trainables.data.labels import positive_class
 from trainables.data.preprocess import fit_scaling, preprocess
+from trainables.data.reading import read_cohort
 from trainables.data.splits import make_folds
 
 FOLDER = os.environ.get("GENMIX_REAL_DATA")

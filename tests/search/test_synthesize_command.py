@@ -17,9 +17,9 @@ from search.settings import SettingsError
 from search.synthesize_command import SynthesizeWish, synthesize
 from search.synthesize_flags import synthesize_parser
 from tests.search.tiny_search import CLASSES, NAME
-from trainables.data.cohort import read_cohort
 from trainables.data.labels import read_labels
 from trainables.data.readers import read_picture
+from trainables.data.reading import read_cohort
 from trainables.errors import DataError
 from trainables.ledger import Ledger
 

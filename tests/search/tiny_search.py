@@ -16,7 +16,7 @@ from spaces.parameter import Value
 from spaces.presets import PRESETS
 from spaces.protocol import Protocol
 from tests.trainables.conftest import TINY
-from trainables.data.cohort import read_cohort
+from trainables.data.reading import read_cohort
 from trainables.data.source import Source
 from trainables.ledger import IMAGES, SHARED, DataRecord, Ledger, SearchRecord
 from trainables.session import Session

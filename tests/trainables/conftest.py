@@ -17,7 +17,8 @@ from spaces.config import TrialConfig, trial_config
 from spaces.generators import GENERATORS
 from spaces.parameter import Value
 from tests.trainables.generators.golden import needed
-from trainables.data.cohort import Cohort, read_cohort
+from trainables.data.cohort import Cohort
+from trainables.data.reading import read_cohort
 from trainables.fold import Environment
 from trainables.stages import StageStore
 

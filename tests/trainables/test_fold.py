@@ -16,8 +16,9 @@ from safetensors import safe_open
 
 from spaces.config import TrialConfig
 from spaces.generators import GENERATORS, NoGeneratorConfig
-from trainables.data.cohort import Cohort, read_cohort
+from trainables.data.cohort import Cohort
 from trainables.data.image_files import load_image_set
+from trainables.data.reading import read_cohort
 from trainables.data.splits import FoldSplit, make_folds
 from trainables.errors import LeakError
 from trainables.fold import Environment, run_fold

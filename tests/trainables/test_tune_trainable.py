@@ -18,7 +18,7 @@ from spaces.presets import PRESETS
 from spaces.protocol import Protocol
 from tests.trainables.conftest import TINY, write_images
 from trainables import tune_trainable
-from trainables.data.cohort import read_cohort
+from trainables.data.reading import read_cohort
 from trainables.errors import lacks_memory
 from trainables.fold_keys import FoldKeys
 from trainables.leases import Lease

@@ -14,8 +14,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.data.format_checks import product
 from trainables.data.limits import in_words, limits
-from trainables.data.readers import MIN_SIDE, Picture, grey, product
+from trainables.data.readers import MIN_SIDE, Picture, grey
 from trainables.data.sandbox import Failure, Request, Sandbox
 from trainables.data.untrusted import one_line, opened, quoted
 from trainables.errors import DataError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.archives import npz_picture, read_npz_pictures
+from trainables.data.digests import pixel_digest
 from trainables.data.labels import Box, LabelledImage, LabelTable
 from trainables.data.limits import in_words, limits
 from trainables.data.near_duplicates import THUMBNAIL, thumbnail
@@ -179,17 +179,14 @@ def _picture(request: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[by
         roi = read_mask_box(Path(request["mask"]), shape=(height, width), slice_rule=request["slice"])
     if roi is not None and (roi[0] + roi[2] > width or roi[1] + roi[3] > height):
         raise DataError(f"has the roi {tuple(roi)} outside its {width}x{height} pixels (x, y, w, h); correct the roi.")
-    digest = hashlib.blake2b(repr((height, width)).encode(), digest_size=16)
-    pixels = np.ascontiguousarray(picture.pixels_HW).data.cast("B")
-    digest.update(pixels)
     head = {
         "shape": (height, width),
         "roi": roi,
         "spacing": picture.spacing,
         "channels": picture.channels,
-        "digest": digest.hexdigest(),
+        "digest": pixel_digest(picture.pixels_HW),
     }
-    return head, (pixels, thumbnail(picture.pixels_HW).tobytes())
+    return head, (np.ascontiguousarray(picture.pixels_HW).data.cast("B"), thumbnail(picture.pixels_HW).tobytes())
 
 
 @lru_cache(maxsize=1)

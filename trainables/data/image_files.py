@@ -20,10 +20,14 @@ def save_image_set(folder: Path, images: ImageSet) -> None:
 
 
 def load_image_set(folder: Path) -> ImageSet:
-    """Read what ``save_image_set`` wrote. Raises: OSError, ValueError on missing or malformed files."""
+    """Read what ``save_image_set`` wrote; the images are a memory map, one for all processes that read them.
+
+    Writing into them changes this process's copy of the page alone. Raises: OSError, ValueError on missing or malformed
+    files.
+    """
     names = read_json(folder / "names.json")
     return ImageSet(
-        images_NCHW=torch.from_numpy(np.load(folder / "images.npy", allow_pickle=False)),
+        images_NCHW=torch.from_numpy(np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False)),
         labels_N=torch.from_numpy(np.load(folder / "labels.npy", allow_pickle=False)),
         ids=tuple(names["ids"]),
         patients=tuple(names["patients"]),

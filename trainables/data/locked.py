@@ -10,9 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trainables.data.cohort import Cohort, file_digest, files_of, group_names
+from trainables.data.cohort import Cohort
+from trainables.data.cohort_building import group_names
 from trainables.data.decoding import OnProgress
+from trainables.data.digests import file_digest
 from trainables.data.labels import LabelledImage, LabelTable
+from trainables.data.reading import files_of
 from trainables.data.source import Source
 from trainables.data.splits import hold_out
 from trainables.errors import DataError

@@ -113,7 +113,8 @@ def fit_scaling(cohort: Cohort, indices: Sequence[int], config: PreprocessConfig
         raise DataError(f"there is no training image to fit intensities on ({cohort.source}); add images.")
     view = _field_of_view([cohort.entries[index] for index in indices])
     images_NHW = _windows(cohort, indices, view, config.pixels)
-    low, high = np.percentile(images_NHW.astype(np.float64), (config.low_percentile, config.high_percentile))
+    values = images_NHW.astype(np.float64).ravel()
+    low, high = np.percentile(values, (config.low_percentile, config.high_percentile), overwrite_input=True)
     if not low < high:
         raise DataError(
             f"the percentiles {config.low_percentile:g} and {config.high_percentile:g} of the training images are both "
@@ -150,8 +151,10 @@ def preprocess(cohort: Cohort, indices: Sequence[int], scaling: Scaling, config:
 
 def scaled(images: Pixels, scaling: Scaling) -> Pixels:
     """Images of any shape from the units of their files to [-1, 1], clipped."""
-    unit = (images - np.float32(scaling.low)) * np.float32(2 / (scaling.high - scaling.low)) - np.float32(1)
-    return np.asarray(np.clip(unit, -1, 1))
+    unit = np.asarray(images - np.float32(scaling.low))
+    unit *= np.float32(2 / (scaling.high - scaling.low))
+    unit -= np.float32(1)
+    return np.clip(unit, -1, 1, out=unit)
 
 
 def window(image: Framed, field_of_view: float | None) -> Window:

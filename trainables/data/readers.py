@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import math
 import re
-import struct
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,17 +28,24 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.untrusted import opened, quoted, read_bytes, why_not_regular
+from trainables.data.format_checks import (
+    MAX_FILE_BYTES,
+    MAX_SIDE,
+    MAX_VOXELS,
+    check_dicom,
+    check_jpeg,
+    check_nifti,
+    check_png,
+    check_tiff,
+)
+from trainables.data.meta_image import check_meta, data_file_of, simple_pixels
+from trainables.data.untrusted import read_bytes
 from trainables.errors import DataError
 
 READER_VERSION = 1
 """Raised by hand when the same file is read into other numbers; stored cohorts are then read anew."""
 
 MIN_SIDE = 8
-MAX_SIDE = 16384
-MAX_VOXELS = MAX_SIDE**2
-MAX_FILE_BYTES = 8 * 2**30
-MAX_HEADER_BYTES = 2**20
 
 Pixels: TypeAlias = NDArray[np.float32]
 SliceRule: TypeAlias = str | int | None
@@ -64,12 +69,15 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Format:
-    """How one format is decoded: SimpleITK's plug-in, how its files begin, and whether a spacing is meant."""
+    """How one format is decoded: SimpleITK's plug-in, how its files begin, and whether a spacing is meant.
+
+    ``check`` may give what the pixels inflate to, where that has been found out.
+    """
 
     image_io: str
     magic: tuple[bytes, ...]
     has_spacing: bool
-    check: Callable[[bytes, Path], None]
+    check: Callable[[bytes, Path], bytes | None]
 
 
 def format_of(path: Path) -> str | None:
@@ -124,9 +132,7 @@ def companions(path: Path) -> tuple[Path, ...]:
     """Every file that holds a part of the image: itself and, for a MetaImage header, its data file."""
     if format_of(path) != ".mhd":
         return (path,)
-    with opened(path, most=MAX_FILE_BYTES) as (stream, _):
-        header = _meta_header(stream.read(MAX_HEADER_BYTES))[0]
-    return path, _meta_data_file(path, header["ElementDataFile"])
+    return path, data_file_of(path)
 
 
 def _decode(path: Path, slice_rule: SliceRule) -> Picture:
@@ -139,14 +145,13 @@ def _decode(path: Path, slice_rule: SliceRule) -> Picture:
         raise DataError("is empty (0 bytes); copy it again.")
     if form.magic and not any(content.startswith(each) for each in form.magic):
         raise DataError(f"does not begin as a {extension} file does; rename it after what it is, or convert it.")
-    form.check(content, path)
-    reader = _open(path, form.image_io)
-    try:
-        image = reader.Execute()
-        array = import_simpleitk().GetArrayFromImage(image)
-    except RuntimeError as error:
-        raise DataError(f"cannot be decoded ({_reason(error)}); copy it again or convert it.") from None
-    channels = image.GetNumberOfComponentsPerPixel()
+    inflated = form.check(content, path)
+    image = _open(path, form.image_io)
+    array = None if inflated is None else _inflated_pixels(content, inflated, image)
+    channels = 1
+    if array is None:
+        image, array = _executed(image)
+        channels = image.GetNumberOfComponentsPerPixel()
     pixels = grey(array, channels) if channels > 1 else _real(array)
     pixels_HW = _one_slice(pixels, slice_rule)
     if min(pixels_HW.shape) < MIN_SIDE:
@@ -181,6 +186,33 @@ def _open(path: Path, image_io: str) -> Any:
             f"has {_size(size)} pixels; expected at most {MAX_SIDE} a side and {MAX_VOXELS} in all. Make it smaller."
         )
     return reader
+
+
+def _executed(reader: Any) -> tuple[Any, NDArray[Any]]:
+    """The image that a reader reads, and its pixels."""
+    try:
+        image = reader.Execute()
+        return image, import_simpleitk().GetArrayFromImage(image)
+    except RuntimeError as error:
+        raise DataError(f"cannot be decoded ({_reason(error)}); copy it again or convert it.") from None
+
+
+def _inflated_pixels(content: bytes, inflated: bytes, reader: Any) -> NDArray[Any] | None:
+    """The pixels of a MetaImage that need not be read a second time; None where the reader has to."""
+    spacing, size = reader.GetSpacing(), reader.GetSize()
+    directions = np.asarray(reader.GetDirection(), dtype=np.float64).reshape(len(size), -1)
+    return simple_pixels(
+        content,
+        inflated,
+        size=size,
+        element=import_simpleitk().GetPixelIDValueAsString(reader.GetPixelID()),
+        is_placed=all(0 < each < math.inf for each in spacing) and _are_orthogonal(directions),
+    )
+
+
+def _are_orthogonal(directions_DD: NDArray[np.float64]) -> bool:
+    """Whether SimpleITK would accept directions without a look; those that are skewed it judges itself."""
+    return bool(np.abs(directions_DD @ directions_DD.T - np.eye(len(directions_DD))).max() < 1e-3)
 
 
 @cache
@@ -242,179 +274,18 @@ def _size(shape: tuple[int, ...]) -> str:
     return "x".join(str(side) for side in shape)
 
 
-def _cut_off(what: str) -> DataError:
-    return DataError(f"is cut off or damaged ({what}); copy it again.")
-
-
-def _check_png(content: bytes, path: Path) -> None:
-    if b"IEND" not in content[-64:]:
-        raise _cut_off("no IEND chunk at its end")
-
-
-def _check_jpeg(content: bytes, path: Path) -> None:
-    """The end marker must follow the last scan; marker bytes cannot occur inside one."""
-    if content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
-        raise _cut_off("no end-of-image marker after its last scan")
-
-
-def _check_tiff(content: bytes, path: Path) -> None:
-    """Every strip or tile of the first directory must lie inside the file."""
-    order = "<" if content[:2] == b"II" else ">"
-    try:
-        if struct.unpack_from(f"{order}H", content, 2)[0] != 42:
-            return  # BigTIFF: libtiff's own checks have to do
-        start = struct.unpack_from(f"{order}I", content, 4)[0]
-        tags: dict[int, tuple[int, ...]] = {}
-        for index in range(struct.unpack_from(f"{order}H", content, start)[0]):
-            entry = start + 2 + 12 * index
-            tag, kind, count = struct.unpack_from(f"{order}HHI", content, entry)
-            letter = {3: "H", 4: "I"}.get(kind)
-            if letter is None or tag not in (273, 279, 324, 325):
-                continue
-            inside = count * struct.calcsize(letter) <= 4
-            where = entry + 8 if inside else struct.unpack_from(f"{order}I", content, entry + 8)[0]
-            tags[tag] = struct.unpack_from(f"{order}{count}{letter}", content, where)
-    except struct.error:
-        raise _cut_off("its directory lies beyond its end") from None
-    offsets = tags.get(273, tags.get(324, ()))
-    lengths = tags.get(279, tags.get(325, ()))
-    end = max((offset + length for offset, length in zip(offsets, lengths, strict=False)), default=0)
-    if end > len(content):
-        raise _cut_off(f"its pixels end at byte {end}, the file at {len(content)}")
-
-
-def _check_dicom(content: bytes, path: Path) -> None:
-    """Nothing to do: SimpleITK refuses DICOM files whose elements do not fit the file."""
-
-
-META_BYTES = {
-    "MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4, "MET_LONG": 4,
-    "MET_ULONG": 4, "MET_LONG_LONG": 8, "MET_ULONG_LONG": 8, "MET_FLOAT": 4, "MET_DOUBLE": 8,
-}  # fmt: skip
-
-
-def _meta_header(content: bytes) -> tuple[dict[str, str], int]:
-    """Fields of a MetaImage header and where it ends; ElementDataFile is its last line."""
-    marker = content.find(b"ElementDataFile", 0, MAX_HEADER_BYTES)
-    end = content.find(b"\n", marker) if marker >= 0 else -1
-    if marker < 0:
-        raise _cut_off("its header has no ElementDataFile line")
-    end = len(content) if end < 0 else end + 1
-    if end > MAX_HEADER_BYTES:
-        raise _cut_off("its header does not end")
-    pairs = (line.partition("=") for line in content[:end].decode("latin-1").split("\n"))
-    header = {key.strip(): value.strip() for key, _, value in pairs}
-    if "ElementDataFile" not in header:  # SimpleITK would go on to another line, and open what that names
-        raise _cut_off("its first ElementDataFile is none that names a file")
-    return header, end
-
-
-def _meta_data_file(path: Path, name: str) -> Path:
-    """The data file that a header names; it has to lie in the header's own folder."""
-    data_file = path.parent / name
-    try:
-        outside = not name or data_file.resolve().parent != path.resolve().parent
-    except (OSError, ValueError, RuntimeError):  # RuntimeError: a loop of links
-        outside = True
-    if outside:
-        raise DataError(f"names {quoted(name)} as its data file; expected a single file in the header's own folder.")
-    reason = why_not_regular(data_file)
-    if reason is not None:
-        raise DataError(f"names the data file {quoted(name)}, which {reason}; copy it beside the header.")
-    return data_file
-
-
-def _check_meta(content: bytes, path: Path) -> None:
-    header, end = _meta_header(content)
-    name = header["ElementDataFile"]
-    data = content[end:] if name == "LOCAL" else read_bytes(_meta_data_file(path, name), most=MAX_FILE_BYTES)
-    bytes_each = META_BYTES.get(header.get("ElementType", "").removesuffix("_ARRAY"))
-    if header.get("BinaryData", "True").lower() != "true" or bytes_each is None:
-        kind = quoted(header.get("ElementType", ""))
-        raise DataError(f"has elements of type {kind} or is text; expected binary numbers.")
-    try:
-        sides = [int(side) for side in header.get("DimSize", "0").split()]
-        channels = int(header.get("ElementNumberOfChannels", 1))
-    except ValueError:
-        raise _cut_off("its header's DimSize or ElementNumberOfChannels is no number") from None
-    _check_promise(product(sides))
-    expected = product([*sides, channels, bytes_each])
-    if header.get("CompressedData", "False").lower() == "true":
-        found = _inflated_size(data, expected, wbits=zlib.MAX_WBITS | 32)
-    else:
-        found = len(data)
-    if found < expected:
-        raise _cut_off(f"it holds {found} bytes of pixels, its header promises {expected}")
-
-
-def _check_promise(pixels: int) -> None:
-    """Raises: DataError on a header that promises more than is read, before anything is inflated for it."""
-    if pixels > MAX_VOXELS:
-        raise DataError(f"promises {pixels} pixels; expected at most {MAX_VOXELS} in all. Make it smaller.")
-
-
-def product(factors: Sequence[int]) -> int:
-    """The bytes that a header promises, never wrapping around. Raises: DataError on negative or absurd numbers."""
-    if any(factor < 0 for factor in factors) or len(factors) > 16 or max(factors, default=0) > 2**63:
-        raise _cut_off("its header promises an impossible size")
-    return math.prod(factors)
-
-
-def _check_nifti(content: bytes, path: Path) -> None:
-    """Compare the data with the header. Source: NIfTI-1 and NIfTI-2 header files, fields dim, bitpix, vox_offset."""
-    zipped = content[:2] == b"\x1f\x8b"
-    try:
-        head = zlib.decompressobj(wbits=31).decompress(content, 544) if zipped else content[:544]
-        order = "<" if struct.unpack_from("<i", head)[0] in (348, 540) else ">"
-        if struct.unpack_from(f"{order}i", head)[0] == 540:
-            bits, dims = struct.unpack_from(f"{order}h", head, 14)[0], struct.unpack_from(f"{order}8q", head, 16)
-            start = struct.unpack_from(f"{order}q", head, 168)[0]
-        else:
-            dims, bits = struct.unpack_from(f"{order}8h", head, 40), struct.unpack_from(f"{order}h", head, 72)[0]
-            start = int(struct.unpack_from(f"{order}f", head, 108)[0])
-    except (struct.error, zlib.error, ValueError, OverflowError):  # the last two: an offset that is no number
-        raise _cut_off("its header cannot be read") from None
-    if not 1 <= dims[0] <= 7 or bits < 0 or start < 0:
-        raise _cut_off("its header promises an impossible size")
-    pixels = product([max(1, side) for side in dims[1 : 1 + dims[0]]])
-    _check_promise(pixels)
-    expected = start + pixels * bits // 8
-    found = _inflated_size(content, expected, wbits=31) if zipped else len(content)
-    if found < expected:
-        raise _cut_off(f"it holds {found} bytes, its header promises {expected}")
-
-
-def _inflated_size(data: bytes, expected: int, *, wbits: int) -> int:
-    """Bytes that compressed data inflates to; 0 where it is damaged or cut short.
-
-    The stream is inflated to its checksum but never kept. It is given up, as large enough, where it grows past
-    what the header promises.
-    """
-    inflater = zlib.decompressobj(wbits=wbits)
-    found, rest, limit = 0, data, expected + 2**20
-    try:
-        while rest and not inflater.eof and found <= limit:
-            found += len(inflater.decompress(rest, 2**20))
-            rest = inflater.unconsumed_tail
-    except zlib.error:
-        return 0
-    if found > limit:
-        return expected
-    return found if inflater.eof else 0
-
-
-_META = _Format(image_io="MetaImageIO", magic=(), has_spacing=True, check=_check_meta)
-_NIFTI = _Format(image_io="NiftiImageIO", magic=(), has_spacing=True, check=_check_nifti)
-_JPEG = _Format(image_io="JPEGImageIO", magic=(b"\xff\xd8\xff",), has_spacing=False, check=_check_jpeg)
-_TIFF = _Format(image_io="TIFFImageIO", magic=(b"II", b"MM"), has_spacing=False, check=_check_tiff)
+_META = _Format(image_io="MetaImageIO", magic=(), has_spacing=True, check=check_meta)
+_NIFTI = _Format(image_io="NiftiImageIO", magic=(), has_spacing=True, check=check_nifti)
+_JPEG = _Format(image_io="JPEGImageIO", magic=(b"\xff\xd8\xff",), has_spacing=False, check=check_jpeg)
+_TIFF = _Format(image_io="TIFFImageIO", magic=(b"II", b"MM"), has_spacing=False, check=check_tiff)
 
 FORMATS: Mapping[str, _Format] = {
     ".mha": _META,
     ".mhd": _META,
     ".nii": _NIFTI,
     ".nii.gz": _NIFTI,
-    ".dcm": _Format(image_io="GDCMImageIO", magic=(), has_spacing=True, check=_check_dicom),
-    ".png": _Format(image_io="PNGImageIO", magic=(b"\x89PNG\r\n\x1a\n",), has_spacing=False, check=_check_png),
+    ".dcm": _Format(image_io="GDCMImageIO", magic=(), has_spacing=True, check=check_dicom),
+    ".png": _Format(image_io="PNGImageIO", magic=(b"\x89PNG\r\n\x1a\n",), has_spacing=False, check=check_png),
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
     ".tif": _TIFF,

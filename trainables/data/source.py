@@ -55,13 +55,13 @@ class Source:
 
     def digest(self, table: LabelTable) -> str:
         """The digest of a table's files, rows and reading: that of the cohort decoded from it."""
-        from trainables.data.cohort import table_digest
+        from trainables.data.reading import table_digest
 
         return table_digest(table, slice_rule=self.slice_rule, is_phantom=self.is_phantom)
 
     def decode(self, table: LabelTable, *, cache: Path, on_progress: OnProgress | None = None) -> Cohort:
         """Decode the images of a table. Raises: DataError on images that cannot be used."""
-        from trainables.data.cohort import decode
+        from trainables.data.reading import decode
 
         return decode(
             table,

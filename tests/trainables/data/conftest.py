@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainables.data.cohort import Cohort, read_cohort
+from trainables.data.cohort import Cohort
+from trainables.data.reading import read_cohort
 
 
 @pytest.fixture

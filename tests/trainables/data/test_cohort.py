@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import trainables.data.cohort as cohort_module
-from trainables.data.cohort import Cohort, group_names, read_cohort
+import trainables.data.cohort_building as building_module
+from trainables.data.cohort import Cohort
+from trainables.data.cohort_building import group_names
 from trainables.data.near_duplicates import near_duplicates, thumbnail
+from trainables.data.reading import read_cohort
 from trainables.errors import DataError
 
 
@@ -31,7 +33,7 @@ def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **settings: object) -> None:
         raise AssertionError("an image was decoded")
 
-    monkeypatch.setattr(cohort_module, "decode_rows", refuse)
+    monkeypatch.setattr(building_module, "decode_rows", refuse)
 
 
 def test_a_cohort_knows_its_images(cohort: Cohort) -> None:
@@ -105,39 +107,11 @@ def test_a_pickled_cohort_carries_no_pixels(cohort: Cohort) -> None:
     np.testing.assert_array_equal(again.pixels(7), cohort.pixels(7))
 
 
-def test_a_damaged_store_is_read_anew(cohort: Cohort, data: Path, tmp_path: Path) -> None:
-    file = cohort.folder / "pixels.npy"
-    file.write_bytes(file.read_bytes()[:-8])
-    with pytest.raises(DataError, match="holds no usable cohort"):
-        Cohort.load(cohort.folder)
-    again = read_cohort(data, cache=tmp_path / "cache")
-    np.testing.assert_array_equal(again.pixels(23), picture(101))
-
-
 def test_a_failed_reading_leaves_nothing_behind(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forbid_decoding(monkeypatch)
     with pytest.raises(AssertionError, match="an image was decoded"):
         read_cohort(data, cache=tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_who_loses_the_race_uses_the_winners_cohort(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another process finishes the same cohort while this one still builds its own."""
-    build = cohort_module._build
-
-    def build_late(building: Path, *args: object) -> None:
-        build(building, *args)  # type: ignore[arg-type]
-        if len(list((tmp_path / "cache").iterdir())) == 1:
-            monkeypatch.setattr(cohort_module, "_build", build)
-            winner.append(read_cohort(data, cache=tmp_path / "cache"))
-
-    winner: list[Cohort] = []
-    monkeypatch.setattr(cohort_module, "_build", build_late)
-    cohort = read_cohort(data, cache=tmp_path / "cache")
-    assert cohort.entries == winner[0].entries
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [cohort.digest]
 
 
 def test_progress_ends_at_the_number_of_images(data: Path, tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ import trainables.data.decoding as decoding
 from tests.trainables.data.test_cohort import picture, write
 from trainables.data import limits as limits_module
 from trainables.data.archives import labels_apart
-from trainables.data.cohort import file_digest, read_cohort
 from trainables.data.decoding import decoded
+from trainables.data.digests import file_digest
 from trainables.data.labels import read_labels
+from trainables.data.reading import read_cohort
 from trainables.data.sandbox import Sandbox
 from trainables.data.untrusted import read_bytes
 from trainables.errors import DataError

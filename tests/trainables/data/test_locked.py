@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import trainables.data.cohort as cohort_module
+import trainables.data.cohort_building as building_module
 from spaces.protocol import OWN_SPLITS
 from tests.trainables.conftest import write_images
 from trainables.data.decoding import Bad, Decoded
@@ -35,7 +35,7 @@ def test_locking_opens_no_image(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     def refuse(*given: object, **settings: object) -> None:
         raise AssertionError("an image was decoded")
 
-    monkeypatch.setattr(cohort_module, "decode_rows", refuse)
+    monkeypatch.setattr(building_module, "decode_rows", refuse)
     locked = locked_of(folder)
     assert (locked.classes, locked.counts, len(set(locked.patients))) == (("bright", "dark"), (4, 4), 4)
 
@@ -43,13 +43,13 @@ def test_locking_opens_no_image(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_the_search_reads_every_image_but_the_locked_ones(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    locked, read = locked_of(folder), cohort_module.decode_rows
+    locked, read = locked_of(folder), building_module.decode_rows
 
     def guarded(table: LabelTable, *settings: object) -> Generator[Decoded | Bad, None, None]:
         assert not {row.id for row in table.rows} & set(locked.ids), "a locked image was opened"
         return read(table, *settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(cohort_module, "decode_rows", guarded)
+    monkeypatch.setattr(building_module, "decode_rows", guarded)
     table = locked.source.table().part(locked.ids, inside=False)
     cohort = locked.source.decode(table, cache=tmp_path / "cache")
     assert len(cohort) == 32

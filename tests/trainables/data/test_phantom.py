@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainables.data.cohort import read_cohort
 from trainables.data.phantom import write_phantom
+from trainables.data.reading import read_cohort
 from trainables.data.splits import make_folds
 from trainables.errors import DataError
 

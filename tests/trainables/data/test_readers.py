@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from trainables.data.archives import npz_picture, read_npz_labels, read_npz_pictures
+from trainables.data.format_checks import MAX_SIDE
 from trainables.data.readers import (
     EXTENSIONS,
-    MAX_SIDE,
     companions,
     format_of,
     read_mask_box,
