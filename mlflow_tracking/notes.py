@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Collection, Sequence
 
@@ -20,6 +21,9 @@ ELSEWHERE = "running elsewhere"
 
 _MOST_LISTED = 8
 """Trials in the table of the search's note."""
+_GAP = "&nbsp;&nbsp;"
+_LETTERS = 60
+"""After so many the next option of a command begins a line: MLflow's page grows as wide as the longest, and is cut."""
 
 
 def trial_name(trial: TrialResult) -> str:
@@ -94,7 +98,7 @@ def search_note(
         "\n".join((f"**{_standing(search, trials, state, running)}**", *_renewal(state))),
         "\n".join(_verdict(verdict)),
         "\n".join(_warnings(search)).rstrip(),
-        *_best(search, trials, is_confirmed=bool(verdict)),
+        *_best(search, trials, state, is_confirmed=bool(verdict)),
         "" if state == RUNNING else _cost(trials),  # it would change with every fold
         *_again(search, commands),
     ]
@@ -110,13 +114,14 @@ def _verdict(sentences: Sequence[str]) -> list[str]:
     return [f"**{sentences[0]}**", "", *(f"- {each}" for each in sentences[1:])] if sentences else []
 
 
-def _best(search: SearchRecord, trials: Sequence[TrialResult], *, is_confirmed: bool) -> list[str]:
+def _best(search: SearchRecord, trials: Sequence[TrialResult], state: str, *, is_confirmed: bool) -> list[str]:
     """The best trial, its settings, and the trials that follow it."""
     best = incumbent(search, trials)
     if best is None:
         some = any(trial.state == "completed" for trial in trials)
         return ["No completed trial can be the best." if some else "No trial is completed yet."]
-    said = f"Best so far by {search.metric}: **{trial_name(best)}**, mean {_scored(search, best)}."
+    so_far = "" if state == FINISHED else " so far"
+    said = f"Best{so_far} by {search.metric}: **{trial_name(best)}**, {_scored(search, best)} over the folds."
     if not is_confirmed:
         said += " Not confirmed: it was chosen on the folds that it is scored on, so this score is optimistic."
     settings = _table([("setting", "value"), *((name, format_value(value)) for name, value in best.config.items())])
@@ -125,13 +130,13 @@ def _best(search: SearchRecord, trials: Sequence[TrialResult], *, is_confirmed: 
         (str(place), trial_name(trial), _scored(search, trial), _interval(search, trial), f"{_spent([trial])}")
         for place, trial in enumerate(ended, start=1)
     ]
-    head = ("", "trial", f"{search.metric}, mean over folds", "95 % interval", "computed")
+    head = ("", "trial", f"{search.metric}, mean ± deviation", "95 % interval", "computed")
     return [said, settings, "### Best trials", _table([head, *rows])]
 
 
 def _scored(search: SearchRecord, trial: TrialResult) -> str:
     summary = trial.score(search.metric)
-    spread = "" if summary.std is None else f" (standard deviation over folds {summary.std:.3f})"
+    spread = "" if summary.std is None else f" ± {summary.std:.3f}"
     return "undefined" if summary.mean is None else f"{summary.mean:.3f}{spread}"
 
 
@@ -141,9 +146,9 @@ def _interval(search: SearchRecord, trial: TrialResult) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; its headings are the first row."""
-    lines = [[text.replace("|", "\\|").replace("\n", " ") for text in row] for row in rows]
-    lines.insert(1, ["---"] * len(lines[0]))
+    """A table in Markdown; its headings are the first row. MLflow's page leaves no room between cells by itself."""
+    lines = [[text.replace("|", "\\|").replace("\n", " ") + _GAP for text in row] for row in rows]
+    lines.insert(1, [":--"] * len(lines[0]))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -153,12 +158,15 @@ def _cost(trials: Sequence[TrialResult]) -> str:
         return ""
     stages = [stage for trial in trials for fold in trial.folds for stage in fold.stages if stage.reused]
     saved = sum(stage.seconds for stage in stages)
-    shared = f"; {_duration(saved)} more would have been without the {len(stages)} stages that were reused"
+    shared = f"; {_brief(saved)} more would have been without the {len(stages)} stages that were reused"
     return f"Computed in all trials: {_spent(trials)}{shared if stages else ''}."
 
 
 def _spent(trials: Sequence[TrialResult]) -> str:
-    seconds = sum(fold.seconds for trial in trials for fold in trial.folds)
+    return _brief(sum(fold.seconds for trial in trials for fold in trial.folds))
+
+
+def _brief(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else _duration(seconds)
 
 
@@ -169,10 +177,28 @@ def _again(search: SearchRecord, commands: str | None) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in search.versions.items())
     return [
         "### How to reproduce",
-        f"```\n{commands}\n```",
+        f"```\n{_folded(commands)}\n```",
         f"Data digest {search.data.digest}, space digest {search.space.digest}, seed {search.seed}; {versions}. The "
         f"figures and the whole report are among the artifacts ({names.REPORT_FILE}).",
     ]
+
+
+def _folded(commands: str) -> str:
+    """Commands, a line each, in short lines that a shell takes for one."""
+    return "\n".join(_folded_line(command) for command in commands.splitlines())
+
+
+def _folded_line(command: str) -> str:
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quotation that goes on in the next line
+        return command
+    lines: list[list[str]] = [[]]
+    for word in map(shlex.quote, words):
+        if word.startswith("--") and len(" ".join(lines[-1])) >= _LETTERS:
+            lines.append(["   "])
+        lines[-1].append(word)
+    return " \\\n".join(map(" ".join, lines))
 
 
 def _warnings(search: SearchRecord) -> list[str]:

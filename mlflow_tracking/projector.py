@@ -16,6 +16,7 @@ from mlflow_tracking.address import page_address
 from mlflow_tracking.connect import OUTAGES, TrackingOutage, client_for, probe
 from mlflow_tracking.pictures import PicturesMissing, draw_map, draw_pictures, has_map
 from mlflow_tracking.remote import Remote, RemoteRun, Written, open_remote, search_id
+from mlflow_tracking.sharing import Sharing, sharing_of
 from trainables.feature_map import FOLDER
 from trainables.ledger import Ledger, SearchRecord
 from trainables.results import TrialResult
@@ -177,11 +178,14 @@ class Projector:
         run = remote.search or self._create_search(remote, whole)
         if self._state != notes.RUNNING:
             self._end_running(remote, run, trials)
+        sharing = sharing_of(trials)
         for trial in trials:
             if self._left_off():
                 return self._without_pictures
             if trial.id not in self._complete:
-                self._write_trial(remote, search, trial)
+                self._write_trial(remote, search, trial, sharing)
+        if self._state != notes.RUNNING:
+            self._renew_notes(remote, search, trials, sharing)
         self._end_strays(remote, {trial.id for trial in trials})
         if self._of_search:
             self._write_search(run, search, trials)
@@ -208,7 +212,7 @@ class Projector:
     def _trace(self, trial: TrialResult) -> object:
         return len(trial.folds), self._ledger.progress(trial.id)
 
-    def _write_trial(self, remote: Remote, search: SearchRecord, trial: TrialResult) -> None:
+    def _write_trial(self, remote: Remote, search: SearchRecord, trial: TrialResult, sharing: Sharing) -> None:
         run, standing = remote.trials.get(trial.id), self._standing(trial)
         if run is None:
             name, tags = self._introduction(remote, search, trial)
@@ -216,24 +220,39 @@ class Projector:
                 tags[names.STATE] = standing
             run = remote.create_run(name, tags, created=trial.created)
             remote.trials[trial.id] = run
-        self._log_trial(run, search, trial, standing)
+        self._log_trial(run, search, trial, standing, sharing)
         self._set_status(run, trial)
         if trial.state != "unfinished":
             self._complete.add(trial.id)
 
-    def _log_trial(self, run: RemoteRun, search: SearchRecord, trial: TrialResult, standing: str) -> None:
+    def _log_trial(
+        self, run: RemoteRun, search: SearchRecord, trial: TrialResult, standing: str, sharing: Sharing
+    ) -> None:
         """Log in one call what the run lacks."""
-        parameters = [] if run.has_parameters else records.parameters(trial)
+        parameters = [] if run.has_parameters else records.parameters(search, trial)
         new = [fold for fold in trial.folds if fold.fold not in run.folds]
         metrics = [metric for fold in new for metric in records.fold_metrics(trial, fold)]
         folds = run.folds | {fold.fold for fold in new}
         tags = {names.FOLDS_LOGGED: ",".join(map(str, sorted(folds)))} if new else {}
         if standing != run.state:
             metrics += records.summary(trial)
-            tags |= records.ending(search, trial, standing)
+            tags |= records.ending(search, trial, standing, sharing)
+            run.note = tags.get(names.NOTE, run.note)
         if metrics or parameters or tags:
+            metrics.sort(key=lambda each: records.place(search, each.key))
             run.log(metrics, parameters=parameters, tags=tags)
         run.folds, run.state = folds, standing
+
+    def _renew_notes(
+        self, remote: Remote, search: SearchRecord, trials: Sequence[TrialResult], sharing: Sharing
+    ) -> None:
+        """Say on trials that ended earlier who has used their generators since."""
+        for trial in trials:
+            run = remote.trials[trial.id]
+            note = records.trial_note(search, trial, sharing)
+            if trial.state != "unfinished" and run.note != note:
+                run.log(tags={names.NOTE: note})
+                run.note = note
 
     def _introduction(self, remote: Remote, search: SearchRecord, trial: TrialResult) -> tuple[str, dict[str, str]]:
         """The name and the tags that a trial's run begins with."""

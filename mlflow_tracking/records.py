@@ -9,12 +9,14 @@ from mlflow.entities import Metric, Param
 
 from mlflow_tracking import names, notes
 from mlflow_tracking.remote import search_id
+from mlflow_tracking.sharing import Sharing, generators
 from trainables.files import read_json
 from trainables.ledger import SearchRecord
 from trainables.metrics.catalogue import maximizes
 from trainables.results import FoldResult, TrialResult
 
-"""In a search's folder: what its last confirmation found."""
+_DECIMALS = 6
+"""Of a trial's means and spreads; the record has all digits."""
 
 
 def common_tags(search: SearchRecord, whole: SearchRecord) -> dict[str, str]:
@@ -35,9 +37,10 @@ def common_tags(search: SearchRecord, whole: SearchRecord) -> dict[str, str]:
     }
 
 
-def parameters(trial: TrialResult) -> list[Param]:
-    """A trial's configuration, and which reference policy it is."""
-    given = {**trial.config, names.REFERENCE: trial.reference or names.NO_REFERENCE}
+def parameters(search: SearchRecord, trial: TrialResult) -> list[Param]:
+    """A trial's configuration, what holds in place of settings that it does not have, and which reference it is."""
+    otherwise = {each.name: each.otherwise for each in search.space.dimensions if each.otherwise is not None}
+    given = {**otherwise, **trial.config, names.REFERENCE: trial.reference or names.NO_REFERENCE}
     return [Param(names.valid_name(name), names.parameter_value(value)) for name, value in given.items()]
 
 
@@ -77,7 +80,8 @@ def fold_metrics(trial: TrialResult, fold: FoldResult) -> list[Metric]:
 def summary(trial: TrialResult) -> list[Metric]:
     """A finished trial's means and spreads over its folds; nothing for one that may still change.
 
-    The step is the number of folds, so that a trial that is given more of them later shows what it has come to.
+    The step is the number of folds, so that a trial that is given more of them later shows what it has come to. The
+    values are rounded to six decimals, as the runs page shows every digit that it is given.
     """
     if trial.state == "unfinished":
         return []
@@ -97,20 +101,34 @@ def summary(trial: TrialResult) -> list[Metric]:
         names.FOLDS_DONE: float(len(trial.folds)),
         names.SECONDS: sum(fold.seconds for fold in trial.folds),
         names.COST_SECONDS: sum(stage.seconds for fold in trial.folds for stage in fold.stages),
+        names.GENERATOR_SECONDS: sum(stage.seconds for stage in generators(trial)) or None,
         names.PEAK_MIB: max((fold.peak_bytes for fold in trial.folds), default=0) / 2**20,
     }
     when = milliseconds(trial.ended or trial.created)
-    return [Metric(name, value, when, len(trial.folds)) for name, value in values.items() if value is not None]
+    known = {name: round(value, _DECIMALS) for name, value in values.items() if value is not None}
+    return [Metric(name, value, when, len(trial.folds)) for name, value in known.items()]
 
 
-def ending(search: SearchRecord, trial: TrialResult, standing: str) -> dict[str, str]:
+def place(search: SearchRecord, metric: str) -> int:
+    """Where a metric stands among those that are logged together: MLflow's compare page opens on the first."""
+    first = (names.score(search.metric), names.per_fold(search.metric), names.per_training(search.metric))
+    return first.index(metric) if metric in first else len(first)
+
+
+def ending(search: SearchRecord, trial: TrialResult, standing: str, sharing: Sharing) -> dict[str, str]:
     """Tags that say where a trial stands and, once it has ended, how."""
     tags = {names.STATE: standing}
     if trial.state != "unfinished":
-        tags[names.NOTE] = notes.trial_note(search, trial)
+        tags[names.NOTE] = trial_note(search, trial, sharing)
     if trial.error and trial.state == "failed":
         tags[names.ERROR] = trial.error
     return tags
+
+
+def trial_note(search: SearchRecord, trial: TrialResult, sharing: Sharing) -> str:
+    """A trial run's note: how it ended, and what its generators cost and who else used them."""
+    told = (notes.trial_note(search, trial), sharing.sentence(trial))
+    return names.shortened("\n\n".join(filter(None, told)))
 
 
 def course(search: SearchRecord, trials: Sequence[TrialResult], *, after: int = 0) -> list[Metric]:

@@ -18,6 +18,8 @@ _MAX_PARAMETERS = 24
 _MAX_AXES = 8
 _MEASURES = ("kid", "coverage", "copy_rate")
 """Of the synthetic images, where a space has any."""
+_OWN = "genmix"
+"""The section of charts that stands first; the page adds the others, one for each group of metrics."""
 
 
 def runs_view(search: SearchRecord) -> str:
@@ -38,7 +40,7 @@ def _view(search: SearchRecord, most_parameters: int) -> dict[str, Any]:
     ends = [names.low(search.metric), names.high(search.metric)] if search.metric in WITH_INTERVALS else []
     metrics = [mean, spread, *ends, names.FOLDS_DONE, names.COST_SECONDS]
     if any(each.name.startswith("generator.") for each in search.space.dimensions):
-        metrics += [names.fidelity(measure) for measure in _MEASURES]
+        metrics += [names.GENERATOR_SECONDS, *(names.fidelity(measure) for measure in _MEASURES)]
     parameters = [names.valid_name(each.name) for each in search.space.dimensions[:most_parameters]]
     columns = {f"metrics.`{name}`": name for name in metrics}
     columns[f"tags.`{names.STATE}`"] = names.STATE
@@ -56,8 +58,12 @@ def _view(search: SearchRecord, most_parameters: int) -> dict[str, Any]:
         "columnWidths": {column: 30 + 7 * len(name) for column, name in columns.items()},
         "runsHiddenMode": "FIRST_20_RUNS",
         "isAccordionReordered": True,
-        "compareRunSections": [_section("scores", "Model metrics"), _section("folds", names.FOLD_GROUP)],
-        "compareRunCharts": [_bars(mean), _parallel(search, mean)],
+        "compareRunSections": [
+            {**_section(_OWN, "Settings and scores"), "isGenerated": False, "columns": 1},
+            _section("scores", "Model metrics"),
+            _section("folds", names.FOLD_GROUP),
+        ],
+        "compareRunCharts": [_parallel(search, mean), _bars(mean)],
     }
 
 
@@ -70,7 +76,7 @@ def _bars(metric: str) -> dict[str, Any]:
         "uuid": "bars",
         "type": "BAR",
         "runsCountToCompare": 20,
-        "metricSectionId": "scores",
+        "metricSectionId": _OWN,
         "deleted": False,
         "isGenerated": False,
         "displayName": metric,
@@ -79,17 +85,17 @@ def _bars(metric: str) -> dict[str, Any]:
 
 
 def _parallel(search: SearchRecord, metric: str) -> dict[str, Any]:
-    """Parallel coordinates over the parameters that every trial has: runs that lack one would not be drawn."""
-    always = [each for each in search.space.dimensions if each.when is None]
+    """Parallel coordinates over the parameters that every run has: runs that lack one would not be drawn."""
+    always = [each for each in search.space.dimensions if each.when is None or each.otherwise is not None]
     ordered = sorted(always, key=lambda each: not isinstance(each.parameter, Choice))
     return {
         "uuid": "parallel",
         "type": "PARALLEL",
         "runsCountToCompare": 20,
-        "metricSectionId": "scores",
+        "metricSectionId": _OWN,
         "deleted": False,
         "isGenerated": False,
         "selectedParams": [names.valid_name(each.name) for each in ordered[:_MAX_AXES]],
         "selectedMetrics": [metric],
-        "showAllRuns": False,
+        "showAllRuns": True,
     }

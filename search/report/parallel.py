@@ -174,6 +174,6 @@ def _meanings(variants: Sequence[Dimension]) -> list[tuple[float, str]]:
         log = " (log)" if parameter.log else ""
         return [(0.0, format_value(parameter.low)), (1.0, f"{format_value(parameter.high)}{log}")]
     options = ascending(parameter) or parameter.options
-    letters = 12 if len(options) < 4 else 9
+    letters = 12 if len(options) < 4 else 9 if len(options) < 7 else 7
     names = [format_value(option).rstrip("/").rpartition("/")[2] or format_value(option) for option in options]
     return [(index / max(1, len(options) - 1), short(name, letters)) for index, name in enumerate(names)]

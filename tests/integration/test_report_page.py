@@ -17,6 +17,8 @@ from trainables.ledger import Ledger
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(PROGRAM is None, reason=MISSING)]
 
 _VISIBLE = "[...document.querySelectorAll('{}')].filter((each) => each.getClientRects().length > 0).length"
+_PAPER = 718
+"""Pixels between the margins of an A4 page."""
 _DRAWN = "[...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('.main-svg'))"
 
 
@@ -61,6 +63,8 @@ def test_paper_gets_still_pictures(tab: Tab, ledger: Ledger) -> None:
     assert tab.evaluate(_VISIBLE.format(".plot")) == 0
     assert tab.evaluate(_VISIBLE.format(".still")) == 11
     assert tab.evaluate(_VISIBLE.format("nav")) == 0
+    tab.call("Emulation.setDeviceMetricsOverride", width=_PAPER, height=900, deviceScaleFactor=1, mobile=False)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= _PAPER, "a printer would shrink all of it"
     tab.call("Emulation.setEmulatedMedia", media="")
 
 

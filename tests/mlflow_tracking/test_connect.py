@@ -82,7 +82,7 @@ def test_a_password_is_never_shown() -> None:
 
 
 def test_the_page_is_the_runs_page_in_the_saved_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tail = "/#/experiments/7/runs?viewStateShareKey=genmix"
+    tail = "/#/experiments/7/runs?viewStateShareKey=genmix&workflowType=machine_learning"
     assert page_address("http://host:8080/", "7") == f"http://host:8080{tail}"
     assert page_address("sqlite:///mlflow.db", "7") == f"http://127.0.0.1:5000{tail}"
     monkeypatch.chdir(tmp_path)

@@ -109,8 +109,11 @@ def test_every_trial_becomes_one_run_with_parameters_and_scores(tmp_path: Path, 
     assert trial.data.params["reference"] == "-"
     assert found["t0000"].data.params["reference"] == "none"
     expected = sum(fold_result(fold, level=0.8).scores["balanced_accuracy"] or 0 for fold in range(FOLDS)) / FOLDS
-    assert trial.data.metrics["balanced_accuracy"] == pytest.approx(expected)
+    assert trial.data.metrics["balanced_accuracy"] == round(expected, 6), "the runs page shows every digit"
     assert trial.data.metrics["folds_done"] == FOLDS
+    assert trial.data.params["generator.name"] == "dcgan"
+    assert found["t0000"].data.params["generator.name"] == "none", "a run without it is missing in parallel coordinates"
+    assert next(iter(trial.data.metrics)) == "balanced_accuracy", "the compare page opens on the first"
     assert not [name for name in trial.data.metrics if "undefined" in name]
     assert trial.data.tags["genmix.version.torch"] == "2.13.0"
     assert trial.data.tags["genmix.data_digest"] == "0123456789abcdef0123456789abcdef"

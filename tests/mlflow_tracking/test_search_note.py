@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from mlflow_tracking import names, notes
@@ -36,8 +37,9 @@ def test_the_note_says_which_policy_how_sure_at_what_cost_and_how_to_repeat_it(t
     note = told(ledger, verdict=VERDICT, commands=COMMANDS)
     order = [
         "**Finished: 2 completed, of 12 wanted.**", f"**{VERDICT[0]}**", f"- {VERDICT[1]}", "Demonstration",
-        "**t0001 genmix dcgan**, mean 0.8", "| mixer.genmix_alpha | 0.3123 |", "### Best trials", "| 1 | t0001",
-        "| 2 | t0000 reference none | 0.5", "Computed in all trials: 81 s; 5 min more", "3 stages that were reused",
+        "**t0001 genmix dcgan**, 0.8", "| mixer.genmix_alpha&nbsp;&nbsp; | 0.3123&nbsp;", "### Best trials",
+        "| 1&nbsp;&nbsp; | t0001", "| 2&nbsp;&nbsp; | t0000 reference none&nbsp;&nbsp; | 0.5",
+        "Computed in all trials: 81 s; 5 min more", "3 stages that were reused",
         "### How to reproduce", "--config best.yaml", "Data digest 0123456789abcdef", "torch 2.13.0", "report.html",
     ]  # fmt: skip
     places = [note.index(each) for each in order]
@@ -62,7 +64,27 @@ def test_a_note_stays_within_what_a_tag_takes_and_loses_its_end_first(tmp_path: 
     assert note.startswith("**Finished: 12 completed")
     assert "### Best trials" in note
     assert "cccc" not in note
-    assert "| classifier.name | x\\|yzz" in note, "a bar would end the cell"
+    assert "| classifier.name&nbsp;&nbsp; | x\\|yzz" in note, "a bar would end the cell"
+
+
+def test_a_long_command_is_folded_where_an_option_begins_and_stays_the_same_to_a_shell(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path)
+    add_trial(ledger, REAL)
+    command = "python search/run.py --space genmix --data '/images of --all kinds/x' --folds 3 --metric auroc --name a"
+    note = told(ledger, commands=f"{command}\n\npython search/run.py --config best.yaml")
+    block = note.partition("```\n")[2].partition("\n```")[0]
+    assert max(map(len, block.splitlines())) < 90
+    first, last = block.split("\n\n")
+    assert "\\\n" in first
+    assert shlex.split(first.replace("\\\n", "")) == shlex.split(command)
+    assert last == "python search/run.py --config best.yaml"
+
+
+def test_what_is_best_so_far_is_best_once_the_search_has_ended(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path)
+    add_trial(ledger, REAL)
+    assert "Best by balanced_accuracy" in told(ledger)
+    assert "Best so far by" in notes.search_note(ledger.search(), ledger.trials(), state=notes.INTERRUPTED)
 
 
 def test_the_cost_is_told_at_the_end_as_it_would_change_the_note_with_every_fold(tmp_path: Path) -> None:
