@@ -10,6 +10,7 @@ from typing import TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
+from search.changes import Changes
 from search.objectives import Objective, fold_value
 from trainables.results import FoldResult, TrialResult
 
@@ -224,6 +225,7 @@ class Racing:
         self._folds = folds
         self._max_copy_rate = max_copy_rate
         self._threshold = threshold
+        self._changes = Changes()
         self._complete: set[str] = set()
         self._front: list[_Best] = []
         self._groups: list[list[_Group]] = []
@@ -235,7 +237,8 @@ class Racing:
 
         Args:
             trial: one that has just finished a fold.
-            trials: those of the search so far, in any order; a complete one never changes.
+            trials: those of the search so far, in any order; one that has ended never changes, and more are added
+                behind the others.
         """
         self._learn(trials)
         folds = _searched(trial)
@@ -244,7 +247,8 @@ class Racing:
         return self._copies(trial, folds) or self._beaten(trial)
 
     def _learn(self, trials: Sequence[TrialResult]) -> None:
-        new = [each for each in trials if each.state == "completed" and each.id not in self._complete]
+        changed = (each for _, each in self._changes.since(trials))
+        new = [each for each in changed if each.state == "completed" and each.id not in self._complete]
         for trial in new:
             self._complete.add(trial.id)
             values_J = self._values(trial)

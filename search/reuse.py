@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from search.sampling.draws import untried
 from search.sampling.earlier import EarlierTrial
 from search.sampling.evidence import OWN, Piece, leading, piece_of
 from search.sampling.existing import Catalogue, Existing, Parts
+from search.sampling.history import History, Key, Scene, key_of
 from search.sampling.model import TOLD_TRIALS, Model
 from search.sampling.moves import Moves
 from search.sampling.tpe import TpeProposer
@@ -31,7 +31,6 @@ NEW_WITHIN = 5
 """One of so many successive proposals, at least, is a generator that no trial had before."""
 _TOLD_TPE = 100
 """Of more trials TPE is told the best and the latest."""
-_Key: TypeAlias = tuple[tuple[str, Value], ...]
 _LIKELY = 0.5
 """Candidates less likely than this to train, and not to copy, are passed over for others."""
 _TPE_EVERY = 4
@@ -40,16 +39,6 @@ _DRAWN, _NEAR, _BEST, _GENERATORS, _OVER = 16, 20, 8, 16, 4
 """Candidates: drawn from the space; near one of so many best trials; and over so many generators, so many settings."""
 _MOST_DRAWN = 500
 """Draws from the space among which a new generator is looked for, where it is time for one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Scene:
-    """What a proposal starts from: the ledger's trials, and what is read off them."""
-
-    trials: Sequence[TrialResult]
-    pieces: Sequence[Piece]
-    generators: Mapping[str, Existing]
-    folds: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,42 +92,44 @@ class ReuseProposer:
         earlier = [each for each in earlier if space.contains(each.trial.config)]
         self._others = tuple(dict.fromkeys(each.search for each in earlier if not each.same_fidelity))
         self._earlier = [self._earlier_piece(each) for each in earlier]
-        self._configs: dict[str, Assignment] = {each.named.id: each.trial.config for each in earlier}
         self._stored = [each.named for each in earlier if each.same_fidelity]
-        self._ended: dict[str, Piece | None] = {}
-        self._keys: dict[str, _Key] = {}
+        self._history = self._new_history()
         self._model = Model(self._columns, sources=len(self._others), objectives=objectives)
 
     def propose(self, number: int, trials: Sequence[TrialResult]) -> Assignment | None:
         """See ``Proposer``."""
-        scene = _Scene(
-            trials=trials,
-            pieces=[*self._earlier, *(piece for trial in trials if (piece := self._piece(trial)) is not None)],
-            generators=self._catalogue.generators([*self._stored, *trials]),
-            folds=self._catalogue.folds(trials),
-        )
+        if not self._history.goes_on(trials):
+            self._history = self._new_history()
+        scene = self._history.scene(trials)
         rng = random.Random(stream(self._seed, f"proposal{number}/reuse"))  # noqa: S311 - no secret
-        known = [piece for piece in scene.pieces if piece.is_known]
-        if len(known) < STARTUP:
+        if len(scene.evidence.known) < STARTUP:
             return self._first(number, scene, rng)
-        candidates = self._candidates(number, scene, known, rng)
+        candidates = self._candidates(number, scene, rng)
         if not candidates:
             return untried(lambda name: self._space.sample(self._rng(name)), number, trials)
         gains = self._gains(candidates, scene, rng)
         return candidates[int(np.argmax(gains))].config
 
+    def _new_history(self) -> History:
+        return History(
+            self._catalogue,
+            self._piece,
+            earlier=self._earlier,
+            stored=self._stored,
+            objectives=len(self._objectives),
+        )
+
     def _rng(self, name: str) -> random.Random:
         return random.Random(stream(self._seed, name))  # noqa: S311 - no secret
 
-    def _first(self, number: int, scene: _Scene, rng: random.Random) -> Assignment:
+    def _first(self, number: int, scene: Scene, rng: random.Random) -> Assignment:
         """A draw, every second time over a generator that is trained, if there is one."""
         ready = [each for digest, each in scene.generators.items() if self._is_ready(digest, scene)]
         if number % 2 and ready and not self._is_time_for_a_new_one(scene):
             existing = rng.choice(ready)
-            tried = [trial.config for trial in scene.trials]
             for _ in range(_OVER):
                 drawn = self._moves.over(existing.config, rng)
-                if drawn not in tried and self._is_over(drawn, existing):
+                if key_of(drawn) not in scene.tried and self._is_over(drawn, existing):
                     return drawn
         return untried(lambda name: self._space.sample(self._rng(name)), number, scene.trials)
 
@@ -146,25 +137,19 @@ class ReuseProposer:
         parts, other = self._catalogue.parts(config), self._catalogue.parts(existing.config)
         return parts is not None and other is not None and parts.generator == other.generator
 
-    def _is_ready(self, digest: str, scene: _Scene) -> bool:
+    def _is_ready(self, digest: str, scene: Scene) -> bool:
         existing = scene.generators[digest]
         return existing.is_fit(self._max_copy_rate) and bool(existing.trained) and not existing.is_busy(scene.folds)
 
-    def _is_time_for_a_new_one(self, scene: _Scene) -> bool:
-        return bool(self._columns.generator) and not self._catalogue.introduced(
-            [*self._stored, *scene.trials], min(NEW_WITHIN - 1, len(scene.trials))
-        )
+    def _is_time_for_a_new_one(self, scene: Scene) -> bool:
+        many = len(scene.trials)
+        return bool(self._columns.generator) and scene.newest < many - min(NEW_WITHIN - 1, many)
 
     def _piece(self, trial: TrialResult) -> Piece | None:
-        """A trial of the search as evidence, None outside the space; of ended trials made once."""
-        if trial.id not in self._ended:
-            piece = None
-            if self._space.contains(trial.config):
-                piece = piece_of(trial, self._row(trial.config), self._objectives, max_copy_rate=self._max_copy_rate)
-            if trial.state == "unfinished":
-                return piece
-            self._ended[trial.id] = piece
-        return self._ended[trial.id]
+        """A trial of the search as evidence, None outside the space."""
+        if not self._space.contains(trial.config):
+            return None
+        return piece_of(trial, self._row(trial.config), self._objectives, max_copy_rate=self._max_copy_rate)
 
     def _earlier_piece(self, earlier: EarlierTrial) -> Piece:
         source = OWN if earlier.same_fidelity else earlier.search
@@ -182,49 +167,43 @@ class ReuseProposer:
         sources = [1.0 if source == each else 0.0 for each in self._others]
         return np.concatenate([self._columns.row(config), sources])
 
-    def _candidates(self, number: int, scene: _Scene, known: Sequence[Piece], rng: random.Random) -> list[_Candidate]:
+    def _candidates(self, number: int, scene: Scene, rng: random.Random) -> list[_Candidate]:
         """Configurations to choose among, none of them tried, as strict as leaves any."""
-        made = self._made(number, scene, known, rng)
-        tried = {self._key_of(trial) for trial in scene.trials}
-        found: dict[_Key, _Candidate] = {}
+        made = self._made(number, scene, rng)
+        found: dict[Key, _Candidate] = {}
         for config in made:
-            key = _key(config)
-            if key not in tried and key not in found:
+            key = key_of(config)
+            if key not in scene.tried and key not in found:
                 parts = self._catalogue.parts(config)
                 found[key] = _Candidate(config=config, parts=parts, row=self._row(config))
         fit = [each for each in found.values() if self._is_allowed(each, scene)]
         free = [each for each in fit if not self._is_busy(each, scene)]
         new = [each for each in free if each.parts is not None and each.parts.generator not in scene.generators]
         if self._is_time_for_a_new_one(scene) and not new:
-            new = self._drawn_new(scene, tried, rng)
+            new = self._drawn_new(scene, rng)
         choices = [new if self._is_time_for_a_new_one(scene) else [], free, fit, list(found.values())]
         return next((each for each in choices if each), [])
 
-    def _drawn_new(self, scene: _Scene, tried: Set[_Key], rng: random.Random) -> list[_Candidate]:
+    def _drawn_new(self, scene: Scene, rng: random.Random) -> list[_Candidate]:
         """A draw with a generator that does not exist yet; nothing where so many draws have none."""
         for _ in range(_MOST_DRAWN):
             config = self._space.sample(rng)
             parts = self._catalogue.parts(config)
-            if parts is not None and parts.generator not in scene.generators and _key(config) not in tried:
+            if parts is not None and parts.generator not in scene.generators and key_of(config) not in scene.tried:
                 return [_Candidate(config=config, parts=parts, row=self._row(config))]
         return []
 
-    def _key_of(self, trial: TrialResult) -> _Key:
-        if trial.id not in self._keys:
-            self._keys[trial.id] = _key(trial.config)
-        return self._keys[trial.id]
-
-    def _is_allowed(self, candidate: _Candidate, scene: _Scene) -> bool:
+    def _is_allowed(self, candidate: _Candidate, scene: Scene) -> bool:
         existing = scene.generators.get(candidate.parts.generator) if candidate.parts else None
         return existing is None or existing.is_fit(self._max_copy_rate)
 
-    def _is_busy(self, candidate: _Candidate, scene: _Scene) -> bool:
+    def _is_busy(self, candidate: _Candidate, scene: Scene) -> bool:
         existing = scene.generators.get(candidate.parts.generator) if candidate.parts else None
         return existing is not None and existing.is_busy(scene.folds)
 
-    def _made(self, number: int, scene: _Scene, known: Sequence[Piece], rng: random.Random) -> list[Assignment]:
+    def _made(self, number: int, scene: Scene, rng: random.Random) -> list[Assignment]:
         """Configurations of all kinds, tried or not."""
-        best = self._best_configs(scene, known)
+        best = [piece.config for piece in leading(scene.evidence, _BEST)]
         made = [] if number % _TPE_EVERY else [self._tpe.suggestion(f"proposal{number}", scene.trials)]
         made += [self._space.sample(rng) for _ in range(_DRAWN)]
         made += [self._moves.near(rng.choice(best), rng) for _ in range(_NEAR)]
@@ -234,12 +213,7 @@ class ReuseProposer:
                 made.append(self._moves.over(existing.config, rng, like=rng.choice(best)))
         return made
 
-    def _best_configs(self, scene: _Scene, known: Sequence[Piece]) -> list[Assignment]:
-        """The configurations of the best trials."""
-        configs = {trial.id: trial.config for trial in scene.trials} | self._configs
-        return [configs[piece.id] for piece in leading(known, self._objectives, _BEST)]
-
-    def _some_generators(self, scene: _Scene, best: Sequence[Assignment], rng: random.Random) -> list[Existing]:
+    def _some_generators(self, scene: Scene, best: Sequence[Assignment], rng: random.Random) -> list[Existing]:
         """Trained generators: those of the best trials, and others by chance where there are many."""
         ready = [digest for digest in scene.generators if self._is_ready(digest, scene)]
         if len(ready) > _GENERATORS:
@@ -249,22 +223,21 @@ class ReuseProposer:
             ready += rng.sample(others, _GENERATORS - len(ready))
         return [scene.generators[digest] for digest in ready]
 
-    def _gains(self, candidates: Sequence[_Candidate], scene: _Scene, rng: random.Random) -> FloatArray:
+    def _gains(self, candidates: Sequence[_Candidate], scene: Scene, rng: random.Random) -> FloatArray:
         """The logarithm of each candidate's expected improvement per second."""
         rows = np.stack([each.row for each in candidates])
         weights = np.array([rng.expovariate(1.0) for _ in self._objectives])
-        improvement = self._model.improvement(rows, scene.pieces, weights / weights.sum())
-        fine = self._model.chances(rows, scene.pieces)
+        improvement = self._model.improvement(rows, scene.evidence, weights / weights.sum())
+        fine = self._model.chances(rows, scene.evidence)
         gains = np.log(improvement * fine + 1e-300) - np.log(self._seconds(candidates, rows, scene))
         return np.asarray(np.where((fine >= _LIKELY) | (fine.max() < _LIKELY), gains, -np.inf))
 
-    def _seconds(self, candidates: Sequence[_Candidate], rows: FloatArray, scene: _Scene) -> FloatArray:
+    def _seconds(self, candidates: Sequence[_Candidate], rows: FloatArray, scene: Scene) -> FloatArray:
         """What candidates will cost, a fold on average."""
         measured = [
             Measured(row=piece.row[: self._columns.width], seconds=piece.seconds)
-            for piece in scene.pieces
-            if piece.seconds and piece.is_own
-        ][-TOLD_TRIALS:]
+            for piece in scene.evidence.latest(TOLD_TRIALS, lambda piece: bool(piece.seconds) and piece.is_own)
+        ]
         costs = Costs(self._columns, measured)
         plain = rows[:, : self._columns.width]
         training, drawing, rest = (costs.of(part, plain) for part in (TRAINING, DRAWING, REST))
@@ -278,7 +251,3 @@ class ReuseProposer:
                 drawing[index] *= existing.undrawn(parts, scene.folds)
         total = training + drawing + rest
         return np.asarray(total if total.any() else np.ones(len(rows)))
-
-
-def _key(config: Mapping[str, Value]) -> _Key:
-    return tuple(sorted(config.items()))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 from statistics import fmean
 
 import numpy as np
@@ -13,6 +14,7 @@ from search.sampling.columns import FloatArray
 from search.sampling.costs import seconds_of
 from search.sampling.surrogate import chebyshev, without_fold_effects
 from search.sampling.tpe import fails_again
+from spaces.space import Assignment
 from trainables.results import TrialResult
 
 OWN = ""
@@ -25,10 +27,12 @@ class Piece:
 
     Args:
         id: of the trial, with its search's name in front where it is another's.
+        config: its configuration.
         row: its columns, with those of the sources behind.
         source: the search whose folds it was scored on; ``OWN``: this one.
         scores: of each objective, by fold.
         means: of each objective over its folds; None where one has none.
+        standings: by each objective, the larger the better: whether its scores are ones to exceed, and its mean.
         is_own: whether it is this search's, or one of the same fidelity.
         can_be_best: whether its scores are ones to exceed.
         is_feasible: whether its copy rate is within the limit.
@@ -38,10 +42,12 @@ class Piece:
     """
 
     id: str
+    config: Assignment
     row: FloatArray
     source: str
     scores: tuple[Mapping[int, float], ...]
     means: tuple[float, ...] | None
+    standings: tuple[tuple[bool, float], ...]
     is_own: bool
     can_be_best: bool
     is_feasible: bool
@@ -73,14 +79,18 @@ def piece_of(
     )
     means = tuple(fmean(each.values()) for each in scores) if all(scores) else None
     is_feasible, has_failed = trial.feasible(max_copy_rate), fails_again(trial)
+    can_be_best = means is not None and is_own and is_feasible and not has_failed
+    signed = [(1 if each.maximize else -1) * mean for each, mean in zip(objectives, means or (), strict=False)]
     return Piece(
         id=trial.id,
+        config=trial.config,
         row=row,
         source=source,
         scores=scores,
         means=means,
+        standings=tuple((can_be_best, mean) for mean in signed or [0.0] * len(objectives)),
         is_own=is_own,
-        can_be_best=means is not None and is_own and is_feasible and not has_failed,
+        can_be_best=can_be_best,
         is_feasible=is_feasible,
         has_failed=has_failed,
         has_ended=trial.state != "unfinished",
@@ -89,18 +99,40 @@ def piece_of(
     )
 
 
-def leading(pieces: Sequence[Piece], objectives: Sequence[Objective], many: int) -> list[Piece]:
-    """The best trials, those that can be named the best first; by one objective after the other in turn."""
-    orders: list[list[Piece]] = []
-    for index, objective in enumerate(objectives):
-        sign = 1 if objective.maximize else -1
-        orders.append(sorted(pieces, key=lambda piece: _standing(piece, index, sign), reverse=True))
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Evidence:
+    """All trials as evidence.
+
+    Args:
+        pieces: in their order, those of earlier searches first.
+        known: those that have ended with scores, likewise.
+        by_end: the same in the order in which they ended.
+        ranked: the same by each objective, those that can be named the best first, then the larger score.
+        running: those that have not ended.
+    """
+
+    pieces: Sequence[Piece]
+    known: Sequence[Piece]
+    by_end: Sequence[Piece]
+    ranked: Sequence[Sequence[Piece]]
+    running: Sequence[Piece]
+
+    def latest(self, many: int, counts: Callable[[Piece], bool]) -> list[Piece]:
+        """The last so many pieces that count, in their order."""
+        return list(islice(filter(counts, reversed(self.pieces)), many))[::-1]
+
+
+def leading(evidence: Evidence, many: int, *, but: Set[str] = frozenset()) -> list[Piece]:
+    """The best trials, those that can be named the best first; by one objective after the other in turn.
+
+    Args:
+        evidence: whose known pieces are ranked.
+        many: how many.
+        but: ids of pieces that are left out.
+    """
+    orders = [list(islice((piece for piece in order if piece.id not in but), many)) for order in evidence.ranked]
     best = {piece.id: piece for ranked in zip(*orders, strict=True) for piece in ranked}
     return list(best.values())[:many]
-
-
-def _standing(piece: Piece, index: int, sign: int) -> tuple[bool, float]:
-    return piece.can_be_best, sign * piece.means[index] if piece.means else 0.0
 
 
 def values_of(

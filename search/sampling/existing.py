@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from search.sampling.remembered import Remembered
 from search.sampling.tpe import fails_again
 from spaces.budget import Budget
 from spaces.config import BlendConfig, as_dict, trial_config
@@ -100,7 +101,7 @@ class _Use:
 
 
 class Catalogue:
-    """Reads off a ledger's trials which generators exist.
+    """Reads off trials which generators they have.
 
     Args:
         budget: the search's.
@@ -108,8 +109,8 @@ class Catalogue:
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._uses: dict[str, _Use] = {}
         self._parts: dict[tuple[tuple[str, Value], ...], Parts | None] = {}
+        self._use = Remembered(self._read)
 
     def parts(self, config: Mapping[str, Value]) -> Parts | None:
         """As ``parts_of``; what configurations share is computed once."""
@@ -118,48 +119,35 @@ class Catalogue:
             self._parts[key] = parts_of(config, self._budget)
         return self._parts[key]
 
-    def folds(self, trials: Iterable[TrialResult]) -> frozenset[int]:
-        """The folds of a whole trial: those of completed ones, or the budget's before there is one."""
-        found: set[int] = set()
-        for trial in trials:
-            if trial.state == "completed":
-                found |= self._use(trial).folds
-        return frozenset(found) or frozenset(range(self._budget.folds))
-
-    def generators(self, trials: Sequence[TrialResult]) -> dict[str, Existing]:
-        """The generators of a search by their digest, in the order in which they were introduced."""
-        found: dict[str, Existing] = {}
+    def existing(self, trials: Iterable[TrialResult]) -> Existing:
+        """What trials with one generator, at least one, say of it; the first introduced it."""
+        found: Existing | None = None
         for trial in trials:
             use = self._use(trial)
-            if use.parts is None:
-                continue
-            known = found.get(use.parts.generator)
-            if known is None:
-                known = found[use.parts.generator] = Existing(config=trial.config)
-            if use.folds:
-                known.trained.setdefault(use.parts.steps, set()).update(use.folds)
-                known.sampled.setdefault((use.parts.steps, use.parts.sampling), set()).update(use.folds)
+            found = found or Existing(config=trial.config)
+            if use.folds and use.parts is not None:
+                found.trained.setdefault(use.parts.steps, set()).update(use.folds)
+                found.sampled.setdefault((use.parts.steps, use.parts.sampling), set()).update(use.folds)
             if use.rate is not None:
-                known.rates.append(use.rate)
-            known.is_running |= trial.state == "unfinished"
-            known.has_failed |= use.has_failed
+                found.rates.append(use.rate)
+            found.is_running |= trial.state == "unfinished"
+            found.has_failed |= use.has_failed
+        if found is None:
+            raise ValueError("a generator exists by a trial that has it; none is given.")
         return found
 
-    def introduced(self, trials: Sequence[TrialResult], latest: int) -> bool:
-        """Whether one of the latest so many trials was the first with its generator."""
-        digests = [parts.generator if (parts := self._use(trial).parts) else None for trial in trials]
-        before = set(digests[: len(digests) - latest])
-        return any(digest is not None and digest not in before for digest in digests[len(digests) - latest :])
+    def folds(self, trial: TrialResult) -> frozenset[int]:
+        """The folds that a trial has finished."""
+        return self._use(trial).folds
 
-    def _use(self, trial: TrialResult) -> _Use:
-        if trial.id in self._uses:
-            return self._uses[trial.id]
-        use = _Use(
+    def whole(self, finished: frozenset[int]) -> frozenset[int]:
+        """The folds of a whole trial: those that completed ones have finished, or the budget's before there is one."""
+        return finished or frozenset(range(self._budget.folds))
+
+    def _read(self, trial: TrialResult) -> _Use:
+        return _Use(
             parts=self.parts(trial.config),
             folds=frozenset(fold.fold for fold in trial.folds if not fold.locked),
             rate=trial.copy_rate,
             has_failed=fails_again(trial),
         )
-        if trial.state != "unfinished":
-            self._uses[trial.id] = use
-        return use

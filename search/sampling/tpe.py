@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import heapq
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -20,6 +21,7 @@ from search.objectives import Objective, fold_value, trial_value
 from search.sampling.columns import ascending, told_as
 from search.sampling.draws import STARTUP_TRIALS, untried
 from search.sampling.earlier import EarlierTrial
+from search.sampling.remembered import Remembered
 from spaces.parameter import Choice, Float, Parameter, Value
 from spaces.space import Assignment, Dimension, Space
 from trainables.errors import DataError, FinalTrialError
@@ -65,7 +67,7 @@ class TpeProposer:
         self._max_copy_rate = max_copy_rate
         self._most = told
         self._distributions = {told_as(each, space): _distribution(each.parameter) for each in space.dimensions}
-        self._ended: dict[str, _Told | None] = {}
+        self._frozen = Remembered(self._freeze_own)
         within = (each for each in earlier if space.contains(each.trial.config))
         self._earlier = [self._freeze(each.named, same_fidelity=each.same_fidelity) for each in within]
 
@@ -108,20 +110,15 @@ class TpeProposer:
     def _best(self, valued: Sequence[_Told], many: int) -> list[_Told]:
         """The best trials, by one objective after the other in turn."""
         orders = [
-            sorted(valued, key=lambda trial: trial.values[index], reverse=objective.maximize)
+            (heapq.nlargest if objective.maximize else heapq.nsmallest)(many, valued, key=_valued(index))
             for index, objective in enumerate(self._objectives)
         ]
         best = {id(trial): trial for ranked in zip(*orders, strict=True) for trial in ranked}
         return list(best.values())[:many]
 
-    def _frozen(self, trial: TrialResult) -> _Told | None:
-        """A trial as Optuna knows it, None where it lies outside the space; of ended trials made once."""
-        if trial.id not in self._ended:
-            told = self._freeze(trial, same_fidelity=True) if self._space.contains(trial.config) else None
-            if trial.state == "unfinished":
-                return told
-            self._ended[trial.id] = told
-        return self._ended[trial.id]
+    def _freeze_own(self, trial: TrialResult) -> _Told | None:
+        """A trial of the search as Optuna knows it, None where it lies outside the space."""
+        return self._freeze(trial, same_fidelity=True) if self._space.contains(trial.config) else None
 
     def _freeze(self, trial: TrialResult, *, same_fidelity: bool) -> _Told:
         values = [trial_value(trial, each) for each in self._objectives]
@@ -196,6 +193,10 @@ class _Told(FrozenTrial):  # type: ignore[misc]
 
     def __deepcopy__(self, memo: Mapping[int, Any]) -> _Told:
         return copy.copy(self)
+
+
+def _valued(index: int) -> Callable[[FrozenTrial], float]:
+    return lambda trial: float(trial.values[index])
 
 
 def _suggested(trial: optuna.trial.Trial, name: str, dimension: Dimension) -> Value:

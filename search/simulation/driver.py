@@ -62,6 +62,7 @@ class Driver:
         self._numbers: dict[str, int] = {}
         self._evaluations: dict[str, tuple[Evaluation, ...]] = {}
         self._returned: list[str] = []
+        self._references = list(plan.references.items())
         self._exhausted = False
         self.trials: list[TrialResult] = []
         self.progress: list[Progress] = []
@@ -88,10 +89,9 @@ class Driver:
             return self._returned.pop(0), False
         if not self._may_propose:
             return None
-        tried = {trial.reference for trial in self.trials}
-        for name, config in self._plan.references.items():
-            if name not in tried:
-                return self._add(config, name), True
+        if self._references:
+            name, config = self._references.pop(0)
+            return self._add(config, name), True
         start = time.process_time()
         config_or_none = self._plan.proposer.propose(len(self.trials), self.trials)
         self.proposals.append(time.process_time() - start)

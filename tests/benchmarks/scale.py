@@ -136,22 +136,23 @@ def proposals(sampler: str, *, trials: int, count: int) -> list[float]:
 def memory(*, trials: int) -> float:
     """Bytes of a driver's memory per finished trial: a fresh process reads a ledger of so many trials."""
     with tempfile.TemporaryDirectory() as folder:
-        _write_ledger(Path(folder), trials)
-        command = [sys.executable, str(Path(__file__).resolve()), "--read-ledger", folder]
+        written = _write_ledger(Path(folder), trials)
+        command = [sys.executable, str(Path(__file__).resolve()), "--read-ledger", str(written)]
         found = subprocess.run(command, check=True, capture_output=True, text=True, cwd=_ROOT)
     few, all_of_them = json.loads(found.stdout)
     return float(all_of_them - few) / trials
 
 
-def _write_ledger(folder: Path, trials: int) -> None:
-    """Trials of three folds with predictions, as a search leaves them."""
+def _write_ledger(storage: Path, trials: int) -> Path:
+    """Trials of three folds with predictions, as a search leaves them. Returns: the search's folder."""
     import random
 
-    from trainables.ledger import Ledger
+    from tests.benchmarks.own_search import record_search
     from trainables.metrics.catalogue import SCORES
     from trainables.results import FoldResult, Prediction, StageRecord
 
-    ledger, space, rng = Ledger(folder), _space("quick"), random.Random(0)
+    space, rng = _space("quick"), random.Random(0)
+    ledger = record_search(storage, "scale", space, data=None, trials=trials, slots=8, folds=FOLDS)
     stages = ("preprocess", "generator", "pool", "pool", "pool", "pool", "extractor", "fidelity", "classifier")
     for _ in range(trials):
         trial_id = ledger.add_trial(space.sample(rng), reference=None)
@@ -174,6 +175,7 @@ def _write_ledger(folder: Path, trials: int) -> None:
             path = ledger.trial_folder(trial_id) / f"fold_{fold}.json"
             path.write_text(json.dumps(result.to_dict()), encoding="utf-8")
         ledger.end_trial(trial_id, "completed")
+    return ledger.folder
 
 
 def _read_ledger(folder: Path) -> None:
