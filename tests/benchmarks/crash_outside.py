@@ -69,7 +69,8 @@ def _there(search: CrashSearch, nodes: Nodes, node: int) -> Underway | None:
 
 def kill_tracking(setting: Setting) -> list[Row]:
     """The MLflow server, over HTTP on PostgreSQL, killed in mid-search and started again."""
-    arguments, trials = setting.short(8) if setting.small else setting.main()
+    # The search has to be there still when the server has come back.
+    arguments, trials = setting.short(60) if setting.small else setting.main()
     folder = setting.work / "tracking"
     folder.mkdir(parents=True, exist_ok=True)
     outage = 10.0 if setting.small else 60.0
