@@ -181,11 +181,11 @@ def _alternating(
     together = 10 if device.type == "cuda" else 1
     for _ in range(rounds):
         for name, step in steps.items():
-            _wait(device)
+            wait(device)
             start = time.perf_counter()
             for _ in range(together):
                 step()
-            _wait(device)
+            wait(device)
             taken[name].append((time.perf_counter() - start) / together)
     return taken
 
@@ -202,7 +202,8 @@ def _as_trained(
     return stepping
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until a GPU has done all that it was asked for."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

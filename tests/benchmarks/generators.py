@@ -164,19 +164,14 @@ def _seconds(work: Callable[[], object], device: torch.device, *, at_least: floa
     """Wall time of one call, the mean over whole periods that take so long together."""
     calls, elapsed = 0, 0.0
     while elapsed < at_least:
-        _wait(device)
+        egan_speed.wait(device)
         start = time.perf_counter()
         for _ in range(multiple if device.type == "cpu" else max(multiple, 10)):
             work()
             calls += 1
-        _wait(device)
+        egan_speed.wait(device)
         elapsed += time.perf_counter() - start
     return elapsed / calls
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _held(device: torch.device) -> int:
@@ -203,10 +198,10 @@ def ceiling(device: torch.device, precision: str) -> float:
     one, other = (torch.randn(size, size, generator=rng).to(device, dtype) for _ in range(2))
     taken = []
     for _ in range(11):
-        _wait(device)
+        egan_speed.wait(device)
         start = time.perf_counter()
         one @ other
-        _wait(device)
+        egan_speed.wait(device)
         taken.append(time.perf_counter() - start)
     torch.set_float32_matmul_precision("highest")
     return 2 * size**3 / min(taken[1:])

@@ -13,10 +13,11 @@ from torch.nn.functional import one_hot
 from spaces.config import ClassifierConfig
 from trainables.classifiers.dropout import SeededDropout
 from trainables.classifiers.losses import jensen_shannon, smoothed, soft_cross_entropy
-from trainables.classifiers.optimisation import SCHEDULES, optimizer, set_rate
+from trainables.classifiers.optimisation import SCHEDULES, optimizer
 from trainables.classifiers.trained import in_chunks
 from trainables.data.image_set import ImageSet
 from trainables.errors import DivergedError
+from trainables.generators.adam import set_rate
 from trainables.generators.graphs import Graphs
 from trainables.generators.parts import Part
 from trainables.mixers.base import Batch

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from spaces.config import ClassifierConfig
 
@@ -31,7 +31,7 @@ def optimizer(config: ClassifierConfig, parameters: Iterable[nn.Parameter]) -> t
     Args:
         config: its name and settings.
         parameters: of a network, on the device where it computes. On a GPU the learning rate and all counts lie there
-            too: nothing waits for the device, and a CUDA graph can hold the step. See ``set_rate``.
+            too: nothing waits for the device, and a CUDA graph can hold the step. See ``generators.adam.set_rate``.
     """
     parameters = list(parameters)
     on_gpu, decay = parameters[0].is_cuda, config.weight_decay
@@ -44,15 +44,6 @@ def optimizer(config: ClassifierConfig, parameters: Iterable[nn.Parameter]) -> t
         return torch.optim.SGD(parameters, lr=rate, momentum=MOMENTUM, weight_decay=decay, fused=True)
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     return kind(parameters, lr=rate, weight_decay=decay, fused=True, capturable=on_gpu)
-
-
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of the next step; on a GPU in the tensor that holds it, without waiting for the device."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
 
 
 def cosine_decay(done: float) -> float:

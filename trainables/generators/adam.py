@@ -24,8 +24,8 @@ def adam(parameters: Iterable[Tensor], *, rate: float, betas: tuple[float, float
     return torch.optim.Adam(held, lr=learning_rate, betas=betas, fused=True, capturable=on_gpu)
 
 
-def set_rate(optimizer: torch.optim.Adam, rate: float) -> None:
-    """Give an optimiser from ``adam`` another learning rate."""
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of the next step; on a GPU in the tensor that holds it, without waiting for the device."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)

@@ -17,6 +17,7 @@ from trainables.generators.adam import adam
 from trainables.generators.augmentation import apply_diffaugment, draw_diffaugment
 from trainables.generators.averages import WeightAverage
 from trainables.generators.curves import Curves
+from trainables.generators.evolution import discriminator_loss
 from trainables.generators.graphs import Drawn, Graphs
 from trainables.generators.networks.dcgan import DcganGenerator, Network, create
 from trainables.generators.networks.image_network import ImageNetwork
@@ -149,6 +150,20 @@ class AdversarialTraining(ABC):
         with computing_in(self._precision, labels_N.device):
             logits_N: Tensor = self._discriminator(self._augment.apply(images_NCHW, under(look, drawn)), labels_N)
         return logits_N.float()
+
+    def _contest(self, drawn: Drawn) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One discriminator step, on the looks "real" and "fake" of one batch.
+
+        Returns:
+            Labels; generated images, attached to the network's weights; logits of the real images; the loss.
+        """
+        real_NCHW, labels_N = self._real(drawn)
+        fake_NCHW = self._fake(drawn, labels_N)
+        real_logits_N = self._logits("real", drawn, real_NCHW, labels_N)
+        fake_logits_N = self._logits("fake", drawn, fake_NCHW.detach(), labels_N)
+        loss = discriminator_loss(real_logits_N, fake_logits_N)
+        self._update_discriminator(loss)
+        return labels_N, fake_NCHW, real_logits_N.detach(), loss.detach()
 
     def _update_discriminator(self, loss: Tensor) -> None:
         self._discriminator_adam.zero_grad()

@@ -9,7 +9,6 @@ from torch.nn.functional import softplus
 from spaces.generators import DcganConfig
 from trainables import seeding
 from trainables.generators.adversary import BETAS, AdversarialGenerator, AdversarialTraining, adversary
-from trainables.generators.evolution import discriminator_loss
 from trainables.generators.graphs import Drawn
 from trainables.generators.networks.dcgan import DcganDiscriminator
 from trainables.generators.training import TrainingImages
@@ -49,12 +48,7 @@ class DcganTraining(AdversarialTraining):
 
     def _update(self, drawn: Drawn) -> tuple[Tensor, ...]:
         """One discriminator step, then one generator step."""
-        real_NCHW, labels_N = self._real(drawn)
-        fake_NCHW = self._fake(drawn, labels_N)
-        real_logits_N = self._logits("real", drawn, real_NCHW, labels_N)
-        fake_logits_N = self._logits("fake", drawn, fake_NCHW.detach(), labels_N)
-        against = discriminator_loss(real_logits_N, fake_logits_N)
-        self._update_discriminator(against)
+        labels_N, fake_NCHW, _, against = self._contest(drawn)
         deceiving = softplus(-self._logits("deceiving", drawn, fake_NCHW, labels_N)).mean()
         self._update_network(deceiving)
-        return against.detach(), deceiving.detach()
+        return against, deceiving.detach()

@@ -13,7 +13,6 @@ from trainables import seeding
 from trainables.generators.adam import adam
 from trainables.generators.adversary import AdversarialTraining, Augmentation, adversary
 from trainables.generators.augmentation import AdaController, apply_ada, draw_ada
-from trainables.generators.evolution import discriminator_loss
 from trainables.generators.graphs import Drawn
 from trainables.generators.networks.dcgan import create
 from trainables.generators.networks.stylegan2 import StyleganDiscriminator, StyleganGenerator
@@ -143,12 +142,7 @@ class StyleganTraining(AdversarialTraining):
 
     def _update(self, drawn: Drawn) -> tuple[Tensor, ...]:
         """One step; also returns the real images' logits."""
-        real_NCHW, labels_N = self._real(drawn)
-        fake_NCHW = self._fake(drawn, labels_N)
-        real_logits_N = self._logits("real", drawn, real_NCHW, labels_N)
-        fake_logits_N = self._logits("fake", drawn, fake_NCHW.detach(), labels_N)
-        against = discriminator_loss(real_logits_N, fake_logits_N)
-        self._update_discriminator(against)
+        labels_N, fake_NCHW, real_logits_N, against = self._contest(drawn)
         if "slopes/positions_N" in drawn:
             self._penalise_slopes(drawn)
 
@@ -156,7 +150,7 @@ class StyleganTraining(AdversarialTraining):
         self._update_network(deceiving)
         if "paths/noise_NM" in drawn:
             self._penalise_paths(under("paths", drawn), labels_N)
-        return against.detach(), deceiving.detach(), self._memory.r1.clone(), real_logits_N.detach()
+        return against, deceiving.detach(), self._memory.r1.clone(), real_logits_N
 
     def _fake(self, drawn: Drawn, labels_N: Tensor) -> Tensor:
         """Generated images, of mixed styles where some were drawn."""

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from spaces import config as spaces_config
 from spaces.config import ClassifierConfig
-from trainables.classifiers.optimisation import SCHEDULES, cosine_decay, one_cycle, optimizer, set_rate
+from trainables.classifiers.optimisation import SCHEDULES, cosine_decay, one_cycle, optimizer
+from trainables.generators.adam import set_rate
 from trainables.seeding import generator
 
 

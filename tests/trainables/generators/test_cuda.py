@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spaces.errors import ConfigError
 from spaces.generators import GENERATORS as CONFIGS
-from trainables.data.image_set import ImageSet
+from tests.trainables.generators.whole_trainings import toy
 from trainables.generators import graphs, stylegan
 from trainables.generators.base import Training
 from trainables.generators.egan import EganTraining
@@ -80,20 +80,6 @@ CASES = [
     if not settings or next(iter(settings)) in fields(name)
     if settings.get("precision", "float32") in CONFIGS[name].precisions()
 ]
-
-
-def toy() -> ImageSet:
-    rng = torch.Generator().manual_seed(0)
-    labels_N = torch.arange(24) % 2
-    noise_NCHW = 0.2 * torch.randn(24, 1, 32, 32, generator=rng)
-    names = tuple(f"image{index}" for index in range(24))
-    return ImageSet(
-        images_NCHW=(0.8 * labels_N[:, None, None, None] - 0.4 + noise_NCHW).clamp(-1, 1),
-        labels_N=labels_N,
-        ids=names,
-        patients=names,
-        classes=("dark", "bright"),
-    )
 
 
 def begin(name: str, settings: dict[str, Any]) -> NetworksTraining:

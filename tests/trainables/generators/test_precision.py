@@ -14,7 +14,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from spaces.generators import GENERATORS as CONFIGS
 from tests.trainables.generators.golden import SMALL, TRAINED, needed
-from trainables.data.image_set import ImageSet
+from tests.trainables.generators.whole_trainings import toy
 from trainables.generators import egan, evolution, mixed_input, stylegan, wgan_gp
 from trainables.generators.base import Generator
 from trainables.generators.registry import build
@@ -25,20 +25,6 @@ STEPS = 2
 NEAR = (0.03, 0.1)
 """How far a loss may be from float32's after each step, as a share of it, or of 1 where it is smaller. A weight is
 rounded to one part in 256, and Adam's first steps have the full learning rate however small a gradient is."""
-
-
-def toy() -> ImageSet:
-    rng = torch.Generator().manual_seed(0)
-    labels_N = torch.arange(24) % 2
-    noise_NCHW = 0.2 * torch.randn(24, 1, 32, 32, generator=rng)
-    names = tuple(f"image{index}" for index in range(24))
-    return ImageSet(
-        images_NCHW=(0.8 * labels_N[:, None, None, None] - 0.4 + noise_NCHW).clamp(-1, 1),
-        labels_N=labels_N,
-        ids=names,
-        patients=names,
-        classes=("dark", "bright"),
-    )
 
 
 def make(name: str, **settings: Any) -> Generator:
