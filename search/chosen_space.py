@@ -7,8 +7,10 @@ from pathlib import Path
 
 from search.pretrained import PRETRAINED, WEIGHTS
 from spaces.budget import Budget
-from spaces.config import check_space, known_names, settable_names, with_generator_setting, with_setting
+from spaces.config import known_names
+from spaces.corners import check_space
 from spaces.errors import SpaceError, nearest
+from spaces.fixed_settings import settable_names, with_generator_setting, with_setting
 from spaces.generators import SCRATCH
 from spaces.paper_table import adapted, with_pipeline
 from spaces.presets import PRESETS, TABLES
@@ -37,7 +39,7 @@ def chosen_space(name: str, fixed: Sequence[str], budget: Budget) -> tuple[Space
         dimension, equals, value = assignment.partition("=")
         if not equals:
             raise SpaceError(f"--set {assignment} has no '='; write --set generator.name=egan.")
-        space, added = _fix(space, dimension.strip(), value.strip(), whole)
+        space, added = _fix(space, dimension.strip(), value.strip(), whole, budget)
         notes += [f"--set {note}." for note in added]
     table = TABLES.get(space.name)
     if table is not None:
@@ -48,11 +50,11 @@ def chosen_space(name: str, fixed: Sequence[str], budget: Budget) -> tuple[Space
     return space, notes
 
 
-def _fix(space: Space, dimension: str, value: str, whole: Space) -> tuple[Space, tuple[str, ...]]:
+def _fix(space: Space, dimension: str, value: str, whole: Space, budget: Budget) -> tuple[Space, tuple[str, ...]]:
     """Fix one dimension; a dimension that earlier options removed is told from one that never was."""
     of_generator = dimension.startswith("generator.") and dimension in known_names()
     if of_generator and dimension not in space.names and GENERATOR_NAME in space.names:
-        return with_generator_setting(space, dimension, value), ()
+        return with_generator_setting(space, dimension, value, budget)
     if dimension in whole.names and dimension not in space.names:
         raise SpaceError(
             f"--set {dimension}={value} names a dimension that does not exist under the --set options before it; "

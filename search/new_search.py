@@ -12,7 +12,7 @@ from search.flags import DEFAULT_TRACKING_URI, SAMPLERS, SCHEDULERS
 from search.pretrained import PRETRAINED, WEIGHTS, fetch, fetch_weights, leave_missing, leave_missing_weights
 from search.settings import NewSearch, Resources, Resumption, SettingsError, check_name
 from spaces.budget import Budget, budget_named
-from spaces.config import PATIENCE, stops_early
+from spaces.corners import PATIENCE, stops_early
 from spaces.errors import nearest
 from spaces.paper_table import configurations
 from spaces.parameter import Value

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from spaces.budget import Budget
-from spaces.errors import ConfigError, SpaceError, nearest, require
+from spaces.errors import ConfigError, nearest, require
 from spaces.generators import GENERATORS, SCRATCH, GeneratorConfig, NoGeneratorConfig
-from spaces.parameter import Choice, Value
-from spaces.space import GENERATOR_NAME, Assignment, Dimension, Space, When, digest_of
+from spaces.parameter import Value
+from spaces.space import Assignment, digest_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,115 +314,3 @@ def known_names() -> tuple[str, ...]:
     groups.append(("classifier", ClassifierConfig))
     names = {f"{group}.{field.name}" for group, kind in groups for field in dataclasses.fields(kind)}
     return tuple(sorted(names | {"affine", "mixer.name", "generator.name"}))
-
-
-SETTABLE: Mapping[str, type[Any]] = {"preprocess": PreprocessConfig, "classifier": ClassifierConfig}
-"""The groups whose settings exist in every configuration, so that any of them can be fixed where none is searched."""
-
-PATIENCE = "classifier.patience"
-
-
-_FIXED = "fixed with --set"
-
-
-def settable_names() -> tuple[str, ...]:
-    """The flat names that ``with_setting`` takes."""
-    return tuple(f"{group}.{field.name}" for group, kind in SETTABLE.items() for field in dataclasses.fields(kind))
-
-
-def with_setting(space: Space, name: str, text: str) -> Space:
-    """The same space with a setting fixed that it does not search.
-
-    Args:
-        space: has no dimension of that name.
-        name: one of ``settable_names()``.
-        text: the value, as on the command line.
-
-    Raises: SpaceError if the text is no value of the setting's type; ``check_space`` checks its bounds.
-    """
-    group, _, field = name.partition(".")
-    value = _read_setting(SETTABLE[group], field, text, name)
-    fixed = Dimension(parameter=Choice(name=name, options=(value,), default=value, meaning=_FIXED))
-    return replace(space, dimensions=(*space.dimensions, fixed))
-
-
-def with_generator_setting(space: Space, name: str, text: str) -> Space:
-    """The same space with a setting fixed for all its generators that have it, and that it does not search.
-
-    Args:
-        space: has no dimension of that name.
-        name: ``generator.`` and the name of a field.
-        text: the value, as on the command line.
-
-    Raises: SpaceError if no generator of the space has the setting, or the text is no value of its type.
-    """
-    field = name.partition(".")[2]
-    options = [value for each in space.dimensions if each.name == GENERATOR_NAME for value in _options(each)]
-    having = tuple(each for each in options if field in {one.name for one in dataclasses.fields(GENERATORS[str(each)])})
-    if not having:
-        raise SpaceError(
-            f"{name}={text} is a setting of none of this space's generators ({', '.join(map(str, options))}); choose "
-            f"another with --set {GENERATOR_NAME}=..., or leave it out."
-        )
-    value = _read_setting(GENERATORS[str(having[0])], field, text, name)
-    fixed = Choice(name=name, options=(value,), default=value, meaning=_FIXED)
-    found = Dimension(parameter=fixed, when=When(parent=GENERATOR_NAME, values=having))
-    return replace(space, dimensions=(*space.dimensions, found))
-
-
-def _options(dimension: Dimension) -> tuple[Value, ...]:
-    return dimension.parameter.options if isinstance(dimension.parameter, Choice) else ()
-
-
-def _read_setting(component: type[Any], field: str, text: str, name: str) -> Value:
-    """The value typed as ``text`` for a field of a configuration. Raises: SpaceError."""
-    kind = next(str(each.type) for each in dataclasses.fields(component) if each.name == field)
-    words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-    readers: Mapping[str, Callable[[str], Value]] = {
-        "bool": lambda word: words[word.lower()],
-        "int": int,
-        "float": float,
-        "str": str,
-    }
-    try:
-        return readers[kind](text)
-    except (KeyError, ValueError):
-        raise SpaceError(f"{name}={text} is no {kind}; give a value such as its default.") from None
-
-
-def stops_early(space: Space, budget: Budget) -> bool:
-    """Whether any configuration of a space ends its classifier's training by a validation loss."""
-    searched = [each.parameter for each in space.dimensions if each.name == PATIENCE]
-    largest = [each.options if isinstance(each, Choice) else (each.high,) for each in searched]
-    values = [value for options in largest for value in options] or [budget.settings.get(PATIENCE, 0)]
-    return any(value != 0 for value in values)
-
-
-def check_space(space: Space, budget: Budget) -> None:
-    """Check that every corner of a space is a configuration that a trial can run.
-
-    Raises: SpaceError, naming the first dimension whose name or bounds no trial understands.
-    """
-    for name in space.names:
-        if name not in known_names():
-            raise SpaceError(
-                f"space '{space.name}' has the dimension '{name}', which no trial understands; "
-                f"{nearest(name, known_names())}."
-            )
-    for dimension in space.dimensions:
-        parameter = dimension.parameter
-        values = parameter.options if isinstance(parameter, Choice) else (parameter.low, parameter.high)
-        for above, value in itertools.product(_activations(space, dimension.when), values):
-            corner = space.complete({**above, dimension.name: value})
-            try:
-                trial_config(corner, budget)
-            except ConfigError as error:
-                raise SpaceError(f"space '{space.name}', dimension '{dimension.name}' at {value!r}: {error}") from None
-
-
-def _activations(space: Space, when: When | None) -> list[Assignment]:
-    """Values of the parents under which a condition holds, one for each value that it names."""
-    if when is None:
-        return [{}]
-    above = _activations(space, space.dimension(when.parent).when)[0]
-    return [{**above, when.parent: value} for value in when.values]

@@ -16,8 +16,9 @@ from search import cli, runner
 from search.pretrained import fetch_weights, leave_missing, leave_missing_weights
 from search.settings import NewSearch
 from spaces.budget import BUDGETS
-from spaces.config import check_space, with_setting
+from spaces.corners import check_space
 from spaces.errors import SpaceError
+from spaces.fixed_settings import with_setting
 from spaces.generators import GENERATORS
 from spaces.presets import PRESETS
 from spaces.reference import reference_policies

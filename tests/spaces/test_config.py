@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from spaces.budget import BUDGETS, budget_named
-from spaces.config import MIXERS, TrialConfig, check_space, trial_config, with_generator_setting
+from spaces.config import MIXERS, TrialConfig, trial_config
+from spaces.corners import check_space
 from spaces.errors import ConfigError, SpaceError
+from spaces.fixed_settings import with_generator_setting
 from spaces.generators import GENERATORS, PRECISIONS, DaeGanConfig, EganConfig, NoGeneratorConfig, TrainedConfig
 from spaces.parameter import Value
 from spaces.presets import PRESETS
@@ -176,16 +178,44 @@ def test_an_unknown_budget_names_the_valid_ones() -> None:
 
 
 def test_a_setting_that_no_dimension_searches_is_fixed_for_the_generators_that_have_it() -> None:
-    space = with_generator_setting(PRESETS["genmix"].fix("mixer.name", "blend")[0], "generator.critic_steps", "2")
+    blend, _ = PRESETS["genmix"].fix("mixer.name", "blend")
+    space, notes = with_generator_setting(blend, "generator.critic_steps", "2", QUICK)
     found = space.dimension("generator.critic_steps")
     assert found.when == When(parent="generator.name", values=("wgan_gp",))
+    assert notes == ()
     config = space.complete({"generator.name": "wgan_gp"})
-    assert trial_config(config, BUDGETS["quick"]).generator.critic_steps == 2
+    assert trial_config(config, QUICK).generator.critic_steps == 2
     assert "generator.critic_steps" not in space.complete({"generator.name": "dcgan"})
     with pytest.raises(SpaceError, match="none of this space's generators"):
-        with_generator_setting(PRESETS["genmix"].fix("generator.name", "dcgan")[0], "generator.gamma", "0.1")
+        with_generator_setting(PRESETS["genmix"].fix("generator.name", "dcgan")[0], "generator.gamma", "0.1", QUICK)
     with pytest.raises(SpaceError, match=r"generator.critic_steps=x is no int"):
-        with_generator_setting(PRESETS["genmix"], "generator.critic_steps", "x")
+        with_generator_setting(PRESETS["genmix"], "generator.critic_steps", "x", QUICK)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "without", "why"),
+    [
+        ("generator.precision", "tf32", "wgan_gp", "expected one of float32, bfloat16"),
+        ("generator.reuse_gradient", "true", "dae_gan", "set generator.mixed_fitness as generator.mixed_input"),
+    ],
+)
+def test_a_setting_is_fixed_where_it_can_be_and_it_is_said_where_it_cannot(
+    name: str, text: str, without: str, why: str
+) -> None:
+    space, notes = with_generator_setting(PRESETS["genmix"], name, text, QUICK)
+    check_space(space, QUICK)
+    [note] = notes
+    assert note.startswith(f"{name}={text} leaves {without} as it is: ")
+    assert note.endswith(why)
+    assert name in space.complete({"mixer.name": "blend", "generator.name": "egan"})
+    assert name not in space.complete({"mixer.name": "blend", "generator.name": without})
+
+
+def test_a_setting_that_no_generator_can_have_is_refused() -> None:
+    alone, _ = PRESETS["genmix"].fix("generator.name", "wgan_gp")
+    for space, text in ((alone, "tf32"), (PRESETS["genmix"], "float16")):
+        with pytest.raises(SpaceError, match=rf"--set generator.precision={text}: .*expected one of float32"):
+            with_generator_setting(space, "generator.precision", text, QUICK)
 
 
 TRAINED = [name for name, config in GENERATORS.items() if "steps" in config.__dataclass_fields__]
@@ -230,12 +260,9 @@ def test_a_gradient_is_reused_only_where_it_is_of_the_discriminators_own_loss(
         trial_config(reusing, QUICK)
 
 
-def test_a_space_in_which_some_trials_could_not_reuse_the_gradient_is_refused_before_any_trial() -> None:
-    egan, _ = PRESETS["genmix"].fix("generator.name", "egan")
-    check_space(with_generator_setting(egan, "generator.reuse_gradient", "true"), QUICK)
-    for space in (PRESETS["dae_gan"], PRESETS["genmix"].fix("mixer.name", "genmix")[0]):
-        with pytest.raises(SpaceError, match=r"generator\.reuse_gradient is True; expected false where"):
-            check_space(with_generator_setting(space, "generator.reuse_gradient", "true"), QUICK)
+def test_a_space_in_which_no_trial_could_reuse_the_gradient_is_refused_before_any_trial() -> None:
+    with pytest.raises(SpaceError, match=r"generator\.reuse_gradient is True; expected false where"):
+        with_generator_setting(PRESETS["dae_gan"], "generator.reuse_gradient", "true", QUICK)
 
 
 def test_how_a_generator_is_computed_is_part_of_what_it_is() -> None:

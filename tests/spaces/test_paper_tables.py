@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from spaces.budget import BUDGETS, budget_named
-from spaces.config import check_space, stops_early, trial_config
+from spaces.config import trial_config
+from spaces.corners import check_space, stops_early
 from spaces.errors import SpaceError
 from spaces.paper_table import STAND_IN, OrderClaim, Row, adapted, configurations, references_within, with_pipeline
 from spaces.parameter import Choice

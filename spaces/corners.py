@@ -1,0 +1,58 @@
+"""What holds for every configuration that a space can propose, seen at its corners."""
+
+from __future__ import annotations
+
+import itertools
+
+from spaces.budget import Budget
+from spaces.config import known_names, trial_config
+from spaces.errors import ConfigError, SpaceError, nearest
+from spaces.parameter import Choice
+from spaces.space import Assignment, Dimension, Space, When
+
+PATIENCE = "classifier.patience"
+
+
+def stops_early(space: Space, budget: Budget) -> bool:
+    """Whether any configuration of a space ends its classifier's training by a validation loss."""
+    searched = [each.parameter for each in space.dimensions if each.name == PATIENCE]
+    largest = [each.options if isinstance(each, Choice) else (each.high,) for each in searched]
+    values = [value for options in largest for value in options] or [budget.settings.get(PATIENCE, 0)]
+    return any(value != 0 for value in values)
+
+
+def check_space(space: Space, budget: Budget) -> None:
+    """Check that every corner of a space is a configuration that a trial can run.
+
+    Raises: SpaceError, naming the first dimension whose name or bounds no trial understands.
+    """
+    for name in space.names:
+        if name not in known_names():
+            raise SpaceError(
+                f"space '{space.name}' has the dimension '{name}', which no trial understands; "
+                f"{nearest(name, known_names())}."
+            )
+    for dimension in space.dimensions:
+        error = refusal(space, dimension, budget)
+        if error is not None:
+            raise SpaceError(f"space '{space.name}', dimension '{dimension.name}': {error}")
+
+
+def refusal(space: Space, dimension: Dimension, budget: Budget) -> ConfigError | None:
+    """Why a value of a dimension makes no configuration, in the first corner where that is so."""
+    parameter = dimension.parameter
+    values = parameter.options if isinstance(parameter, Choice) else (parameter.low, parameter.high)
+    for above, value in itertools.product(_activations(space, dimension.when), values):
+        try:
+            trial_config(space.complete({**above, dimension.name: value}), budget)
+        except ConfigError as error:
+            return error
+    return None
+
+
+def _activations(space: Space, when: When | None) -> list[Assignment]:
+    """Values of the parents under which a condition holds, one for each value that it names."""
+    if when is None:
+        return [{}]
+    above = _activations(space, space.dimension(when.parent).when)[0]
+    return [{**above, when.parent: value} for value in when.values]
