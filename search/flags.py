@@ -111,72 +111,84 @@ def search_parser(subcommands: Mapping[str, str]) -> Parser:
         epilog="Subcommands: " + "; ".join(f"{name}: {purpose}" for name, purpose in subcommands.items()),
         allow_abbrev=False,
     )
-    what = parser.add_argument_group("what is searched")
-    what.add_argument(
+    _add_what(parser.add_argument_group("what is searched"))
+    _add_data(parser.add_argument_group("on which data"))
+    where = parser.add_argument_group("where and how it runs")
+    _add_where(where)
+    add_resources(where)
+    return parser
+
+
+def _add_what(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--space", type=path_text, metavar="NAME|FILE.yaml", help="a named space or a file of your own (genmix)"
     )
-    what.add_argument(
+    group.add_argument(
         "--config", type=path, metavar="best.yaml", help="evaluate one configuration again, as the search that found it"
     )
-    what.add_argument("--set", metavar="NAME=VALUE", action="append", help="fix a dimension, and its parents with it")
-    what.add_argument("--list-spaces", action="store_true", help="print the named spaces and stop")
-    what.add_argument("--describe", action="store_true", help="print the space, its bounds and meanings, and stop")
-    what.add_argument("--budget", metavar="NAME", help=f"{', '.join(BUDGETS)} (quick: a demonstration)")
-    what.add_argument("--trials", type=_count, metavar="N", help="how many configurations (the budget's)")
-    what.add_argument(
+    group.add_argument("--set", metavar="NAME=VALUE", action="append", help="fix a dimension, and its parents with it")
+    group.add_argument("--list-spaces", action="store_true", help="print the named spaces and stop")
+    group.add_argument("--describe", action="store_true", help="print the space, its bounds and meanings, and stop")
+    group.add_argument("--budget", metavar="NAME", help=f"{', '.join(BUDGETS)} (quick: a demonstration)")
+    group.add_argument("--trials", type=_count, metavar="N", help="how many configurations (the budget's)")
+    group.add_argument(
         "--metric", metavar="SCORE[,SCORE]", help="the score to improve, or several to trade (balanced_accuracy)"
     )
-    what.add_argument(
+    group.add_argument(
         "--max-copy-rate", type=_proportion, metavar="X", help="no trial is best that copies more, 0 to 1 (no limit)"
     )
-    what.add_argument("--sampler", metavar="NAME", help=f"{', '.join(SAMPLERS)} (reuse)")
-    what.add_argument("--scheduler", metavar="NAME", help=f"{', '.join(SCHEDULERS)}: stop poor trials early (racing)")
-    what.add_argument(
+    group.add_argument("--sampler", metavar="NAME", help=f"{', '.join(SAMPLERS)} (reuse)")
+    group.add_argument("--scheduler", metavar="NAME", help=f"{', '.join(SCHEDULERS)}: stop poor trials early (racing)")
+    group.add_argument(
         "--warm-start", metavar="NAME", action="append", help="tell the sampler of an earlier search of the same data"
     )
-    what.add_argument("--seed", type=_seed, metavar="N", help="everything random descends from it (0)")
-    data = parser.add_argument_group("on which data")
-    data.add_argument("--data", type=path, metavar="PATH", help="folder or .npz (without it: an embedded phantom)")
-    data.add_argument(
+    group.add_argument("--seed", type=_seed, metavar="N", help="everything random descends from it (0)")
+
+
+def _add_data(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--data", type=path, metavar="PATH", help="folder or .npz (without it: an embedded phantom)")
+    group.add_argument(
         "--labels",
         type=path_text,
         metavar="FILE.csv",
         help="labels file, inside the data folder or a path (labels.csv)",
     )
-    data.add_argument("--folds", type=_count, metavar="K", help="cross-validation folds (the budget's)")
-    data.add_argument("--repeats", type=_count, metavar="N", help="of the whole cross-validation, on fresh splits (1)")
-    data.add_argument(
+    group.add_argument("--folds", type=_count, metavar="K", help="cross-validation folds (the budget's)")
+    group.add_argument("--repeats", type=_count, metavar="N", help="of the whole cross-validation, on fresh splits (1)")
+    group.add_argument(
         "--leave-site-out", action="store_const", const=True, help="test on each site of the column 'site' in turn"
     )
-    data.add_argument(
+    group.add_argument(
         "--split-file",
         type=path_text,
         metavar="FILE.csv|labels",
         help="fixed parts: train and val are searched on, test is locked",
     )
-    data.add_argument("--lock-test", type=_proportion, metavar="X", help="share of the patients that no trial sees (0)")
-    data.add_argument(
+    group.add_argument(
+        "--lock-test", type=_proportion, metavar="X", help="share of the patients that no trial sees (0)"
+    )
+    group.add_argument(
         "--validation", type=_proportion, metavar="X", help="share of training patients that early stopping reads"
     )
-    data.add_argument(
+    group.add_argument(
         "--no-images", action="store_const", const=True, help="keep patients' images out of tracking and reports"
     )
-    data.add_argument("--positive", metavar="CLASS", help="the diseased class of two, for sensitivity and specificity")
-    data.add_argument("--slice", type=slice_rule, metavar="middle|N", help="which slice of 3-D files to take")
-    data.add_argument(
+    group.add_argument("--positive", metavar="CLASS", help="the diseased class of two, for sensitivity and specificity")
+    group.add_argument("--slice", type=slice_rule, metavar="middle|N", help="which slice of 3-D files to take")
+    group.add_argument(
         "--skip-bad-images", action="store_const", const=True, help="go on without unreadable images; they are listed"
     )
-    where = parser.add_argument_group("where and how it runs")
-    where.add_argument("--storage", type=path, metavar="FOLDER", default=Path("searches"), help="(./searches)")
-    where.add_argument("--name", metavar="NAME", help="the search's name (space, date and time)")
-    where.add_argument(
+
+
+def _add_where(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--storage", type=path, metavar="FOLDER", default=Path("searches"), help="(./searches)")
+    group.add_argument("--name", metavar="NAME", help="the search's name (space, date and time)")
+    group.add_argument(
         "--no-sharing", action="store_const", const=True, help="let every trial compute all its stages by itself"
     )
-    where.add_argument("--resume", nargs="?", const="", metavar="NAME", help="go on with a search, or the latest")
-    where.add_argument("--tracking-uri", metavar="URI", help=f"MLflow server or database ({DEFAULT_TRACKING_URI})")
-    where.add_argument("--no-confirm", action="store_true", help="do not end the search in a confirmation")
-    add_resources(where)
-    return parser
+    group.add_argument("--resume", nargs="?", const="", metavar="NAME", help="go on with a search, or the latest")
+    group.add_argument("--tracking-uri", metavar="URI", help=f"MLflow server or database ({DEFAULT_TRACKING_URI})")
+    group.add_argument("--no-confirm", action="store_true", help="do not end the search in a confirmation")
 
 
 def add_resources(group: argparse._ArgumentGroup) -> None:

@@ -101,6 +101,12 @@ def new_search(given: Namespace) -> tuple[NewSearch, list[str]]:
         tracking_uri=given.tracking_uri or DEFAULT_TRACKING_URI,
         resources=resources(given),
     )
+    _check_together(settings)
+    return settings, notes
+
+
+def _check_together(settings: NewSearch) -> None:
+    """Raises: SettingsError where flags that are good alone exclude each other."""
     for flag, value in {"--labels": settings.labels, "--split-file": settings.split_file}.items():
         if value is not None and settings.data is None:
             raise SettingsError(f"{flag} was given without --data; name the folder of images with --data.")
@@ -122,7 +128,6 @@ def new_search(given: Namespace) -> tuple[NewSearch, list[str]]:
         raise SettingsError(
             "--lock-test and --split-file were both given; the part 'test' of the file is locked. Leave one out."
         )
-    return settings, notes
 
 
 def named_dimensions(fixed: Sequence[str]) -> set[str]:
