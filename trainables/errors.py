@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator, Sequence
 
 from spaces.errors import InputError
 
@@ -15,13 +16,19 @@ class RetryableTrialError(RuntimeError):
     """A trial failed for a reason that another attempt may not meet: out of memory, preemption, I/O."""
 
 
-_OF_MEMORY = ("out of memory", "alloc_failed", "can't allocate memory", "cannot allocate memory")
-"""In the messages of PyTorch, CUDA, cuBLAS and the system that say that memory is lacking."""
+_OF_MEMORY = (
+    "out of memory",
+    "alloc_failed",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "unable to find an engine",
+)
+"""In the messages of PyTorch, CUDA, cuBLAS, cuDNN (no engine's workspace could be had) and the system."""
 
 
-def lacks_memory(error: Exception) -> bool:
-    """Whether an error says that memory was lacking, on the GPU or the CPU."""
-    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _OF_MEMORY)
+def lacks_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what led to it, says that memory was lacking, on the GPU or the CPU."""
+    return any(isinstance(each, MemoryError) or _says(each, _OF_MEMORY) for each in _and_what_led_to_it(error))
 
 
 _OF_ROOM = ("no space left on device", "disk quota exceeded", "database or disk is full")
@@ -29,13 +36,20 @@ _OF_ROOM = ("no space left on device", "disk quota exceeded", "database or disk 
 
 def lacks_room(error: BaseException | None) -> bool:
     """Whether an error, or what led to it, says that the storage is full; not every library raises an OSError then."""
+    return any(
+        (isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT)) or _says(each, _OF_ROOM)
+        for each in _and_what_led_to_it(error)
+    )
+
+
+def _and_what_led_to_it(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if any(sign in str(error).lower() for sign in _OF_ROOM):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
+
+
+def _says(error: BaseException, signs: Sequence[str]) -> bool:
+    return any(sign in str(error).lower() for sign in signs)
 
 
 class FinalTrialError(RuntimeError):

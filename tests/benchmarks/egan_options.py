@@ -53,7 +53,7 @@ def verdict(found: Sequence[float], exact: Sequence[float]) -> str:
     """The paired difference in words."""
     differences = [one - other for one, other in zip(found, exact, strict=True)]
     error = stdev(differences) / len(differences) ** 0.5
-    within = "within noise" if abs(mean(differences)) < NOISE * error else "NOT within noise"
+    within = "within noise" if abs(mean(differences)) <= NOISE * error else "NOT within noise"
     return f"KID {mean(differences):+.4f} (standard error {error:.4f}) to exact: {within}"
 
 
@@ -67,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--variant", nargs="+", choices=sorted(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
+    if options.seeds < 2:
+        parser.error(f"--seeds {options.seeds} has no standard error; give at least 2")
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as cache:

@@ -10,8 +10,9 @@ operations of a step as a share of what this device reaches in a large matrix pr
 
 Then come E-GAN's whole generation against the published algorithm (``egan_reference``: three forward and backward
 passes, copies of all states, every child's fitness with a real pass of its own), in turn in one run with equal
-networks, batches and noise; against a step of a plain DCGAN of the same networks; and the classifiers' loop against a
-bare one (``classifier_loop``).
+networks, batches and noise (on a GPU the generation is also replayed as a CUDA graph, which the published one is not);
+against a step of a plain DCGAN of the same networks; and the classifiers' loop against a bare one
+(``classifier_loop``).
 
 Peak memory on a GPU is that of PyTorch's tensors; on a CPU it is how far the process grew, each line in a process of
 its own. A generator whose library is not installed is left out and named. ``--small`` has 32 pixels and batches of 32
@@ -225,6 +226,9 @@ def wanted(options: argparse.Namespace, ceilings: Mapping[str, float]) -> list[C
         library = LIBRARIES.get(name)
         if library is not None and importlib.util.find_spec(library) is None:
             print(f"{name} is left out: it needs {library}, which is not installed", file=sys.stderr)
+            continue
+        if options.precision not in GENERATORS[name].precisions():  # type: ignore[union-attr]
+            print(f"{name} is left out: it has no {options.precision}", file=sys.stderr)
             continue
         for pixels in (32,) if options.small else (32, 64, 80):
             for batch in (32,) if options.small else (32, 64):

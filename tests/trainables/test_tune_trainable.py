@@ -147,6 +147,11 @@ def test_a_trial_keeps_its_weights_when_the_stages_are_removed(ledger: Ledger) -
     assert weights.stat().st_size > 1000
 
 
+def raised_over(first: Exception, second: Exception) -> Exception:
+    second.__context__ = first
+    return second
+
+
 @pytest.mark.parametrize(
     ("error", "lacks"),
     [
@@ -159,6 +164,8 @@ def test_a_trial_keeps_its_weights_when_the_stages_are_removed(ledger: Ledger) -
         ),
         (OSError(12, "Cannot allocate memory"), True),
         (MemoryError(), True),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), True),
+        (raised_over(torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("capture was invalidated")), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (OSError(28, "No space left on device"), False),
     ],

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from spaces.config import ClassifierConfig
 from trainables.classifiers.features import features
 from trainables.classifiers.registry import restore
+from trainables.generators.determinism import deterministic
 
 EVALUATION_BATCH = 256
 
@@ -44,14 +45,15 @@ class TrainedClassifier:
 def in_chunks(
     network: nn.Module, compute: Callable[[Tensor], Tensor], images_NCHW: Tensor, device: torch.device
 ) -> Tensor:
-    """What ``compute`` gives of images with the network in evaluation mode, batch by batch.
+    """What ``compute`` gives of images with the network in evaluation mode, batch by batch, in full float32 precision.
 
     Returns:
         It all, on the CPU, where it is brought at once: no batch waits until the one before it has come back.
     """
     network.eval()
     chunks = torch.split(images_NCHW, EVALUATION_BATCH)
-    return torch.cat([compute(chunk_NCHW.to(device)) for chunk_NCHW in chunks]).cpu()
+    with deterministic(device):
+        return torch.cat([compute(chunk_NCHW.to(device)) for chunk_NCHW in chunks]).cpu()
 
 
 def load_classifier(

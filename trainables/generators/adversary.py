@@ -165,9 +165,11 @@ class AdversarialTraining(ABC):
         self._update_discriminator(loss)
         return labels_N, fake_NCHW, real_logits_N.detach(), loss.detach()
 
-    def _update_discriminator(self, loss: Tensor) -> None:
+    def _update_discriminator(self, *losses: Tensor) -> None:
+        """One step down the sum of some losses that share no computation."""
         self._discriminator_adam.zero_grad()
-        torch.autograd.backward(loss, inputs=list(self._discriminator.parameters()))
+        for loss in losses:
+            torch.autograd.backward(loss, inputs=list(self._discriminator.parameters()))
         self._discriminator_adam.step()
 
     def _update_network(self, loss: Tensor) -> None:

@@ -224,7 +224,7 @@ class AdaController:
         excess = self._signs_sum.cpu() / self._signs_count - self._target
         self._probability += excess.sign() * (ADJUSTED_EVERY / self._ramp)
         self._probability.clamp_(0.0, SAFE_PROBABILITY)
-        self._signs_sum = torch.zeros((), dtype=torch.float64)
+        self._signs_sum = torch.zeros_like(self._signs_sum)
         self._signs_count.zero_()
 
     def state(self) -> dict[str, Tensor]:

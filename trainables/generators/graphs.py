@@ -36,6 +36,7 @@ class Graphs:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._recorded: dict[Hashable, _Recorded] = {}
 
     def run(self, compute: Compute, drawn: Drawn) -> tuple[Tensor, ...]:
@@ -47,22 +48,28 @@ class Graphs:
             drawn: CPU tensors. Draws of other names, shapes or types are another kind of step, recorded on its own.
 
         Returns:
-            Tensors of the caller's own.
+            What ``compute`` returns; on a GPU copies of it, which the next step leaves as they are.
         """
-        if self._device.type != "cuda":
+        if self._stream is None:
             return compute(drawn)
         kind = (compute.__qualname__, *((name, value.shape, value.dtype) for name, value in drawn.items()))
         if kind not in self._recorded:
-            self._recorded[kind] = _Recorded(drawn, device=self._device)
-        return self._recorded[kind].run(compute, drawn)
+            self._recorded[kind] = _Recorded(drawn, stream=self._stream)
+        with torch.cuda.device(self._device):
+            return self._recorded[kind].run(compute, drawn)
 
 
 class _Recorded:
-    """One kind of step on a GPU; it does not hold what it computes, so that a training that is dropped is gone."""
+    """One kind of step on a GPU; it does not hold what it computes, so that a training that is dropped is gone.
 
-    def __init__(self, drawn: Drawn, *, device: torch.device) -> None:
-        self._draws = _Mailbox(drawn, device=device)
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    Args:
+        drawn: of the step's kind.
+        stream: that records it. One for all kinds of a training: libraries keep memory of their own for each stream.
+    """
+
+    def __init__(self, drawn: Drawn, *, stream: torch.cuda.Stream) -> None:
+        self._draws = _Mailbox(drawn, device=stream.device)
+        self._stream = stream
         self._graph: torch.cuda.CUDAGraph | None = None
         self._outputs: tuple[Tensor, ...] = ()
         self._runs = 0
@@ -74,11 +81,17 @@ class _Recorded:
         if self._runs <= WARM_UP:
             return self._aside(compute, received)
         if self._graph is None:
-            self._graph = torch.cuda.CUDAGraph()
-            with _nothing_collected(), torch.cuda.graph(self._graph, stream=self._stream):
-                self._outputs = compute(received)
+            self._graph, self._outputs = self._record(compute, received)
         self._graph.replay()
         return tuple(each.clone() for each in self._outputs)
+
+    def _record(self, compute: Compute, received: Drawn) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]]:
+        """The outer stream is the current one again also where the recording fails, as for want of memory."""
+        graph = torch.cuda.CUDAGraph()
+        outer = torch.cuda.stream(torch.cuda.current_stream())
+        with outer, _nothing_collected(), torch.cuda.graph(graph, stream=self._stream):
+            outputs = compute(received)
+        return graph, outputs
 
     def _aside(self, compute: Compute, received: Drawn) -> tuple[Tensor, ...]:
         """On the stream that will record: autograd ties its nodes to the stream that they were made on."""

@@ -16,7 +16,7 @@ from trainables.generators.precision import computing_in
 from trainables.generators.regularisation import gradient_penalty
 from trainables.generators.training import TrainingImages
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 BETAS = (0.0, 0.9)
 """Adam's decays (Gulrajani et al. 2017, algorithm 1)."""
 
@@ -91,7 +91,9 @@ class WganGpTraining(AdversarialTraining):
         penalty = gradient_penalty(
             lambda mixed_NCHW: self._discriminator(mixed_NCHW, labels_N), real_NCHW, fake_NCHW, mix_N=drawn["mix_N"]
         )
-        self._update_discriminator(difference + self._config.penalty * penalty)
+        # Apart: in one backward pass a GPU's first step of a process would add up their gradients in another order than
+        # all others do, since the thread that computes the penalty's own derivative counts its operations by itself.
+        self._update_discriminator(difference, self._config.penalty * penalty)
         return difference.detach(), penalty.detach()
 
     def _values(self, images_NCHW: Tensor, labels_N: Tensor) -> Tensor:

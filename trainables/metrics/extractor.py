@@ -21,6 +21,7 @@ from trainables.classifiers.training import CLASSIFIER_STAGE_VERSION, train_clas
 from trainables.data.affine import identity
 from trainables.data.image_set import ImageSet
 from trainables.generators.base import OnStep
+from trainables.generators.determinism import deterministic
 from trainables.mixers.real import Real
 from trainables.mixers.registry import MIXER_VERSION
 
@@ -73,12 +74,13 @@ class Extractor:
             float32 (N, 128), at least 0, on the CPU.
         """
         features_ND = torch.empty(len(images_NCHW), FEATURES)
-        for start in range(0, len(images_NCHW), _BATCH):
-            part_BCHW = images_NCHW[start : start + _BATCH]
-            # always full batches: libraries choose other algorithms, with other last bits, for other batch sizes
-            full_BCHW = pad(part_BCHW, (0, 0, 0, 0, 0, 0, 0, _BATCH - len(part_BCHW)))
-            features_BD = self.network.features(full_BCHW.to(self.device))
-            features_ND[start : start + _BATCH] = features_BD[: len(part_BCHW)].cpu()
+        with deterministic(self.device):
+            for start in range(0, len(images_NCHW), _BATCH):
+                part_BCHW = images_NCHW[start : start + _BATCH]
+                # always full batches: libraries choose other algorithms, with other last bits, for other batch sizes
+                full_BCHW = pad(part_BCHW, (0, 0, 0, 0, 0, 0, 0, _BATCH - len(part_BCHW)))
+                features_BD = self.network.features(full_BCHW.to(self.device))
+                features_ND[start : start + _BATCH] = features_BD[: len(part_BCHW)].cpu()
         return features_ND
 
     def state(self) -> dict[str, Tensor]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spaces.generators import WganGpConfig
 from trainables.generators.training import TrainingImages
@@ -43,3 +47,30 @@ def test_the_penalty_holds_the_critics_slope_near_one() -> None:
     penalties = training.curves.lists()["gradient_penalty"]
     assert penalties[-1] < 0.2
     assert penalties[-1] < penalties[0]
+
+
+def critic_after_a_step(operations_before: int, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The critic's weights, where the penalty's derivative is computed by a thread of its own, as a GPU's is."""
+    gradient = torch.autograd.grad
+
+    def train() -> list[Tensor]:
+        counted = torch.ones(1, requires_grad=True)
+        for _ in range(operations_before):
+            counted * 1
+        training = WganGp(WganGpConfig(batch_size=8, width=8, latent_size=4, critic_steps=1)).train_one(
+            images(), seed=1, device=CPU
+        )
+        training.step()
+        return [each.detach().clone() for each in training._discriminator.parameters()]
+
+    def elsewhere(*given: Any, **named: Any) -> Any:
+        return beside.submit(gradient, *given, **named).result()
+
+    with ThreadPoolExecutor(1) as main, ThreadPoolExecutor(1) as beside, monkeypatch.context() as patch:
+        patch.setattr(torch.autograd, "grad", elsewhere)
+        return main.submit(train).result()
+
+
+def test_a_step_does_not_depend_on_what_its_process_computed_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh, later = (critic_after_a_step(count, monkeypatch) for count in (0, 20_000))
+    assert all(torch.equal(one, other) for one, other in zip(fresh, later, strict=True))
