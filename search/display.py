@@ -86,7 +86,9 @@ class Display:
 
     def _announce(self) -> None:
         """Say of each trial that has ended since how it did; to a quiet user only of those that failed."""
-        for trial in self._ledger.trials():
+        trials = self._ledger.trials()
+        self._time_left.seconds(trials, time.monotonic())  # it has to see when folds end, however seldom it is shown
+        for trial in trials:
             if trial.state == "unfinished" or trial.id in self._announced:
                 continue
             self._announced.add(trial.id)

@@ -99,6 +99,23 @@ def test_lines_say_what_has_ended_and_what_is_going_on(ledger: Ledger, monkeypat
     assert "t0001 fold 2/3 generator 30/120" in text
 
 
+def test_the_time_left_does_not_depend_on_how_seldom_it_is_shown(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(display, "_EVERY", 0.01)
+    ledger.write_search(replace(ledger.search(), trials=6))
+    monkeypatch.setattr(display, "_LINES_EVERY", float("inf"))
+    with Display(Console(file=io.StringIO()), ledger, running=list, progress="plain") as seldom_shown:
+        for number in range(6):
+            time.sleep(0.1)
+            ledger.record_fold(f"t000{number // 3}", fold(number % 3, auroc=0.75))
+            if number % 3 == 2:
+                ledger.end_trial(f"t000{number // 3}", "completed")
+        time.sleep(0.05)
+        left = seldom_shown.state()["seconds_left"]
+    assert left > 0.6  # four trials of three folds, a tenth of a second each at least
+
+
 def test_a_terminal_shows_a_bar_for_a_long_stage(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "━━━━" in shown(ledger, "auto", monkeypatch, terminal=True)
     assert "━━━━" not in shown(ledger, "auto", monkeypatch)
