@@ -18,11 +18,11 @@ from spaces.space import GENERATOR_NAME, Space
 from spaces.space_file import space_from_file
 
 
-def chosen_space(name: str, fixed: Sequence[str], budget: Budget) -> tuple[Space, list[str]]:
+def chosen_space(name: str | Space, fixed: Sequence[str], budget: Budget) -> tuple[Space, list[str]]:
     """The space to search.
 
     Args:
-        name: of a named space, or the path of a .yaml file.
+        name: of a named space, or the path of a .yaml file; or a space itself.
         fixed: what was given with ``--set``, in order.
         budget: supplies defaults.
 
@@ -32,7 +32,11 @@ def chosen_space(name: str, fixed: Sequence[str], budget: Budget) -> tuple[Space
     Raises:
         SpaceError: no such space, an unusable file, or a setting that cannot be fixed so.
     """
-    loaded = _load_space(name).with_choices(PRETRAINED, absolute).with_choices(WEIGHTS, absolute)
+    loaded = (
+        (name if isinstance(name, Space) else _load_space(name))
+        .with_choices(PRETRAINED, absolute)
+        .with_choices(WEIGHTS, absolute)
+    )
     space = whole = loaded.with_defaults(budget.settings, generators=budget.generators)
     notes: list[str] = []
     for assignment in fixed:

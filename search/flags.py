@@ -83,7 +83,7 @@ def _duration(text: str) -> float:
     try:
         return parse_duration(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is no duration; write 90s, 15m, 2h or 1d") from None
+        raise argparse.ArgumentTypeError(f"'{text}' is no duration with a unit; write 90s, 15m, 2h or 1d") from None
 
 
 def stage_size(text: str) -> int:

@@ -115,8 +115,8 @@ def check_name(name: str) -> str:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds from "90", "90s", "15m", "2h" or "1d". Raises: ValueError on anything else."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    """Seconds from "90s", "15m", "2h" or "1d". Raises: ValueError on anything else, a number without a unit too."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
     if match is None or float(match[1]) <= 0:
         raise ValueError(text)
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]

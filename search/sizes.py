@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 def parse_bytes(text: str) -> int:
@@ -12,10 +12,10 @@ def parse_bytes(text: str) -> int:
 
     Raises: ValueError, which says what was expected, on anything else, and on nothing at all.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B)?", text.strip().upper())
-    size = round(float(match[1]) * _UNITS[match[2] or ""]) if match is not None else 0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B)", text.strip().upper())
+    size = round(float(match[1]) * _UNITS[match[2]]) if match is not None else 0
     if size <= 0:
-        raise ValueError(f"'{text}' is no size; write 500MB, 20GB, 1.5GB or 1TB")
+        raise ValueError(f"'{text}' is no size with a unit; write 500MB, 20GB, 1.5GB or 1TB")
     return size
 
 

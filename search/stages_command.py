@@ -75,6 +75,8 @@ def _check(wish: StagesWish) -> None:
         raise SettingsError(
             "--prune was given without what to remove; add --stage-limit 20GB, --older-than 30d or --all."
         )
+    if wish.everything and len(given) > 1:
+        raise SettingsError(f"--all removes everything, and {given[0]} would keep some; leave one of them out.")
     if given and not wish.prune:
         raise SettingsError(f"{given[0]} was given without --prune, which removes stages; add it.")
 

@@ -31,4 +31,4 @@ def _duration(text: str) -> float:
     try:
         return parse_duration(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is no duration; write 12h or 30d") from None
+        raise argparse.ArgumentTypeError(f"'{text}' is no duration with a unit; write 12h or 30d") from None

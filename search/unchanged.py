@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +11,16 @@ from search.chosen_space import chosen_space
 from search.commands import storage_flag
 from search.pretrained import leave_missing, leave_missing_weights
 from search.settings import SettingsError
+from search.started_with import SPACE_FILE, flags_of, in_words, is_named, space_flag
 from spaces.budget import budget_named
+from spaces.parameter import format_value
+from spaces.presets import PRESETS
 from spaces.space import Space
 from trainables.data.labels import LabelTable
 from trainables.data.locked import LockedTest
 from trainables.data.source import Source
 from trainables.errors import DataError
+from trainables.files import write_atomically
 from trainables.ledger import Ledger, SearchRecord
 
 _OF_SOURCE = {
@@ -27,6 +30,8 @@ _OF_SOURCE = {
     "skip_bad_images": "skip_bad_images",
 }
 """Flags that say how images are read, and the fields of ``Source`` that hold them."""
+_RIVALS = (("folds", "leave_site_out", "split_file"), ("lock_test", "split_file"))
+"""Flags of which one takes the others' place."""
 
 
 def check_unchanged(ledger: Ledger, given: Mapping[str, Any]) -> str | None:
@@ -91,10 +96,14 @@ def _space(record: SearchRecord, given: Mapping[str, Any]) -> Iterator[str]:
     budget = budget_named(record.budget)
     fixed = given.get("set", [])
     named = {each.partition("=")[0].strip() for each in fixed}
-    space, _ = chosen_space(given.get("space", record.space.name), fixed, budget)
+    named_now = given.get("space", record.space.name)
+    space, _ = chosen_space(named_now if "space" in given or named_now in PRESETS else record.space, fixed, budget)
     space, _ = leave_missing(space, budget, named=named)
     space, _ = leave_missing_weights(space, budget, named=named)
     if space.digest == record.space.digest:
+        return
+    if space.name != record.space.name:
+        yield f"--space was {record.space.name} and is {space.name} now"
         return
     before, now = _dimensions(record.space), _dimensions(space)
     for name in sorted({*before, *now}):
@@ -104,12 +113,13 @@ def _space(record: SearchRecord, given: Mapping[str, Any]) -> Iterator[str]:
 
 def _dimensions(space: Space) -> dict[str, str]:
     """Every dimension in words, those of one name together."""
-    found: dict[str, str] = {}
-    for dimension in space.to_dict()["dimensions"]:
-        values = {key: value for key, value in dimension.items() if key not in ("name", "type", "meaning")}
-        words = ", ".join(f"{key} {value}" for key, value in values.items())
-        found[dimension["name"]] = " or ".join(filter(None, [found.get(dimension["name"]), f"({words})"]))
-    return found
+    found: dict[str, list[str]] = {}
+    for dimension in space.dimensions:
+        when = dimension.when
+        where = "" if when is None else f" where {when.parent} is {' or '.join(map(format_value, when.values))}"
+        default = format_value(dimension.parameter.default)
+        found.setdefault(dimension.name, []).append(f"{dimension.parameter.domain()}, default {default}{where}")
+    return {name: f"({'; '.join(words)})" for name, words in found.items()}
 
 
 def _source(record: SearchRecord, given: Mapping[str, Any]) -> Source | None:
@@ -140,15 +150,19 @@ def _counts(record: SearchRecord, table: LabelTable) -> str:
 
 
 def _start_command(ledger: Ledger, record: SearchRecord, given: Mapping[str, Any]) -> str:
-    flags: dict[str, Any] = {"space": record.space.name, "budget": record.budget}
-    if record.source is not None and not record.source.is_phantom:
-        flags["data"] = record.source.data
-    flags |= {name: value for name, value in given.items() if name not in ("name", "warm_start")}
-    words = []
-    for name, value in flags.items():
-        for each in value if isinstance(value, list) else [value]:
-            words += [_flag(name)] if each is True else [_flag(name), str(each)]
-    return f"python search/run.py {shlex.join(words)} --warm-start {ledger.folder.name}{storage_flag(ledger)}"
+    """All that the search was started with, and in its place what was given now; its sampler learns from trials."""
+    path = ledger.folder / SPACE_FILE
+    if "space" not in given and not is_named(record) and not path.exists():
+        write_atomically(path, record.space.to_yaml())
+    flags = {"space": space_flag(record, ledger.folder), **flags_of(record, LockedTest.read(ledger.folder))}
+    for rivals in _RIVALS:
+        if any(name in given for name in rivals):
+            flags = {name: value for name, value in flags.items() if name not in rivals}
+    flags |= given
+    dropped = ["name", "cpus_per_trial", "warm_start", *(["sampler"] if flags["sampler"] in ("random", "grid") else [])]
+    kept = {name: value for name, value in flags.items() if name not in dropped}
+    words = in_words({**kept, "warm_start": [ledger.folder.name]})
+    return f"python search/run.py {words}{storage_flag(ledger)}"
 
 
 def _flag(name: str) -> str:

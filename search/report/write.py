@@ -11,8 +11,8 @@ from search.report import course, importance, maps, parallel, predicted, shown, 
 from search.report.charts import Figure
 from search.report.facts import Facts, read_facts
 from search.report.page import report_html
-from search.report.reproduce import SPACE_FILE
 from search.report.still import png
+from search.started_with import SPACE_FILE
 from trainables.errors import lacks_room
 from trainables.files import write_atomically
 from trainables.ledger import Ledger

@@ -78,6 +78,8 @@ def started(tmp_path: Path, data: Path, *more: str) -> list[str]:
         (["--max-copy-rate", "1.5"], "'1.5' is no number from 0 to 1"),
         (["--max-copy-rate", "few"], "'few' is no number from 0"),
         (["--time-budget", "soon"], "no duration"),
+        (["--time-budget", "10"], "write 90s, 15m"),
+        (["--stage-limit", "20"], "write 500MB"),
         (["--name", "../escape"], "not a search name"),
         (["--labels", "x.csv"], "without --data"),
         (["serach"], "no subcommand"),

@@ -146,6 +146,10 @@ def test_it_takes_nothing_from_a_search_that_is_running(
     ("wish", "said"),
     [
         ({"prune": True}, "--prune was given without what to remove"),
+        (
+            {"prune": True, "everything": True, "older_than": 3.0},
+            "--all removes everything, and --older-than would keep some",
+        ),
         ({"limit": 5}, "--stage-limit was given without --prune"),
         ({"older_than": 5.0}, "--older-than was given without --prune"),
         ({"everything": True}, "--all was given without --prune"),
@@ -169,16 +173,16 @@ def test_it_says_where_there_are_no_stages(tmp_path: Path) -> None:
     ("text", "size"),
     [
         ("500MB", 500_000_000), ("20GB", 20_000_000_000), ("1.5GB", 1_500_000_000), ("1TB", 10**12), ("7kb", 7_000),
-        (" 3 MB ", 3_000_000), ("12", 12), ("12B", 12),
+        (" 3 MB ", 3_000_000), ("12B", 12),
     ],
 )  # fmt: skip
 def test_sizes_are_read_in_decimal_units(text: str, size: int) -> None:
     assert parse_bytes(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "GB", "0GB", "-1GB", "1GiB", "1,5GB", "nan", "1e3GB", "20 G B"])
+@pytest.mark.parametrize("text", ["", "12", "GB", "0GB", "-1GB", "1GiB", "1,5GB", "nan", "1e3GB", "20 G B"])
 def test_what_is_no_size_is_refused_with_what_was_expected(text: str) -> None:
-    with pytest.raises(ValueError, match="is no size; write 500MB"):
+    with pytest.raises(ValueError, match="is no size with a unit; write 500MB"):
         parse_bytes(text)
 
 

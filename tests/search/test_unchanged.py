@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import pytest
 
 from search.chosen_space import chosen_space
+from search.flags import search_parser
+from search.new_search import new_search
 from search.settings import SettingsError
 from search.unchanged import check_unchanged
 from spaces.budget import budget_named
+from spaces.space_file import space_from_file
 from tests.trainables.test_ledger import made_up_record
 from trainables.data.source import Source
 from trainables.ledger import Ledger
@@ -75,6 +79,40 @@ def test_every_difference_is_named(search: Ledger) -> None:
     sentence = refusal(search, budget="standard", seed=2)
     assert "--budget was quick and is standard now; --seed was 1 and is 2 now" in sentence
     assert "--space genmix --budget standard --data" in sentence
+
+
+def test_a_new_search_is_started_with_all_that_the_old_one_was(search: Ledger) -> None:
+    record = search.search()
+    protocol = replace(record.protocol, repeats=2)
+    further = {"max_copy_rate": 0.1, "show_images": False, "sampler": "random", "protocol": protocol}
+    search.write_search(replace(record, source=replace(record.source, skip_bad_images=True), **further))
+    command = refusal(search, seed=7).partition("learns from it: ")[2]
+    given = search_parser({}).parse_args(shlex.split(command)[2:])
+    settings, _ = new_search(given)
+    assert (settings.seed, settings.metric, settings.protocol) == (7, record.metric, protocol)
+    assert (settings.max_copy_rate, settings.show_images, settings.skip_bad_images) == (0.1, False, True)
+    assert (settings.sampler, settings.warm_start, settings.name) == ("reuse", ("s",), None)
+
+
+def test_other_splits_take_the_place_of_those_on_record(search: Ledger) -> None:
+    command = refusal(search, leave_site_out=True).partition("learns from it: ")[2]
+    assert "--leave-site-out" in command
+    assert "--folds" not in command
+
+
+def test_a_space_of_the_users_own_goes_on_and_is_named_by_its_file(search: Ledger) -> None:
+    own, _ = chosen_space("genmix", ["generator.name=dcgan"], budget_named("quick"))
+    search.write_search(replace(search.search(), space=replace(own, name="mine")))
+    assert check_unchanged(search, {"set": ["generator.name=dcgan"]}) is None
+    sentence = refusal(search, set=["affine=on"])
+    assert "the space's affine was" in sentence
+    path = search.folder / "space.yaml"
+    assert f"--space {path} " in sentence
+    assert space_from_file(path, source="").digest == search.search().space.digest
+
+
+def test_a_space_of_another_name_is_told_by_its_name(search: Ledger) -> None:
+    assert "--space was genmix and is dae_gan now. Go on" in refusal(search, space="dae_gan")
 
 
 def test_another_space_is_refused_dimension_by_dimension(search: Ledger) -> None:
