@@ -15,9 +15,9 @@ computed, trials that were stopped included.
 - *ours*: the reuse-aware sampler, fold racing, the store.
 
 *Compute to reach* is the first compute-second at which the mean over seeds of an arm's judged score is what plain's
-mean is at the end of its 50 trials; *for good* is the first one from which on it stays there. In brackets: 95 %
-bootstrap intervals over seeds. The median is that over seeds of when each single seed's incumbent reaches that score
-first.
+mean is at the end of its 50 trials (the others have at most 150); *for good* is the first one from which on it stays
+there. In brackets: 95 % bootstrap intervals over seeds. The median is that over seeds of when each single seed's
+incumbent reaches that score first.
 
 Two things were decided when the table was known, and before any arm had run on it. The score is the AUROC
 (``--metric`` takes others): the two repeats agree on it (the correlation is printed) and hardly on the balanced
@@ -61,6 +61,8 @@ from tests.benchmarks.recorded_table import BUDGET, FOLDS, REPEATS, SCORES, TABL
 
 METRIC = "auroc"
 PLAIN_TRIALS, SLOTS, CHANCE = 50, 4, 0.5
+MOST_TRIALS = 3 * PLAIN_TRIALS
+"""Of arms other than plain: over a store TPE proposes without end what costs nothing, since it was tried before."""
 RESAMPLES = 1000
 
 
@@ -122,7 +124,7 @@ def search(path: Path, metric: str, name: str, limit: float | None, seed: int) -
             arm.sampler, TABLE_SPACE, seed=seed, objectives=(objective,), budget=budget_named(BUDGET)
         ),
         objectives=(objective,),
-        wanted=PLAIN_TRIALS if limit is None else len(table.configs),
+        wanted=PLAIN_TRIALS if limit is None else MOST_TRIALS,
         references={},
         stopper=_stopper(arm.scheduler, objective),
         sharing=arm.sharing,
