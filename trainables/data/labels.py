@@ -8,11 +8,13 @@ import stat
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeAlias
 
 from spaces.errors import nearest
 from trainables.data.archives import SPLITS, labels_apart
+from trainables.data.columns import COLUMNS, REQUIRED_COLUMNS, SYNTHETIC_COLUMN, check_header, passed_over
+from trainables.data.folder_layout import PARTS, check_layout
 from trainables.data.readers import EXTENSIONS, format_of
 from trainables.data.tables import MAX_LINES, Row, check_cell, read_table
 from trainables.data.untrusted import quoted, why_not_regular, why_unreadable
@@ -22,15 +24,20 @@ Box: TypeAlias = tuple[int, int, int, int]
 """A region of interest in pixels of the stored image: x, y of the upper left corner, width, height."""
 
 LABELS_FILE = "labels.csv"
-REQUIRED_COLUMNS = ("path", "label")
-SYNTHETIC = "synthetic"
-"""Column of tables that come with synthetic images; it marks those with ``SYNTHETIC_YES``."""
+_CLASS_FOLDERS = "class folders of"
+SYNTHETIC = SYNTHETIC_COLUMN
+"""It marks synthetic images with ``SYNTHETIC_YES``."""
 SYNTHETIC_YES = "yes"
-COLUMNS = (*REQUIRED_COLUMNS, "patient", "site", "split", "mask", "roi", SYNTHETIC)
 
 NEGATIVE_NAMES = frozenset(
-    {"0", "normal", "n", "healthy", "negative", "neg", "benign", "control", "controls", "no", "false", "absent"}
+    {
+        *("0", "n", "neg", "negative", "no", "false", "absent", "normal", "cn", "nc", "cognitively normal"),
+        *("healthy", "healthy control", "healthy controls", "hc", "control", "controls", "ctrl", "ctrls"),
+        *("normal control", "normal controls"),
+    }
 )
+BENIGN = "benign"
+"""Negative beside a malignant class, positive beside a healthy one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +103,7 @@ def read_labels(data: Path, labels: Path | str | None = None) -> LabelTable:
         labels: another table instead of labels.csv: the name of a CSV inside ``data``, or a path. Columns
             ``path,label[,patient][,site][,split][,mask][,roi][,synthetic]``, paths relative to ``data``, a roi as
             "x,y,w,h" (quoted) or x;y;w;h in pixels, synthetic "yes" where a generative model computed the image.
+            Other columns are not read, and named in ``source``.
 
     Returns:
         The table; nothing is decoded yet.
@@ -104,7 +112,9 @@ def read_labels(data: Path, labels: Path | str | None = None) -> LabelTable:
         DataError: names the file or flag, what was found, what was expected and what to do.
     """
     table = find_images(data, labels)
-    check_classes(table.classes, table.source)
+    check_classes(
+        table.classes, table.source, advice=_where_the_classes_may_be(table) if len(table.classes) < 2 else ""
+    )
     return table
 
 
@@ -122,19 +132,33 @@ def find_images(data: Path, labels: Path | str | None = None) -> LabelTable:
     return _folder_table(data)
 
 
-def check_classes(classes: Sequence[str], source: str) -> None:
-    """Raises: DataError if there are fewer than two classes."""
+def check_classes(classes: Sequence[str], source: str, *, advice: str = "") -> None:
+    """Raises: DataError if there are fewer than two classes; it ends in the advice, if there is any."""
     if len(classes) < 2:
         named = f"one class, '{classes[0]}'" if classes else "no class"
-        raise DataError(f"the data set has {named} ({source}); expected at least two. Add images of another class.")
+        raise DataError(
+            f"the data set has {named} ({source}); expected at least two. {advice or 'Add images of another class.'}"
+        )
+
+
+def _where_the_classes_may_be(table: LabelTable) -> str:
+    """What may be done where there is one class folder: there may be a table beside it, or classes inside it."""
+    if not table.source.startswith(_CLASS_FOLDERS):
+        return ""
+    tables, top = _tables(table.data), table.classes[0]
+    advice = [f"Name the table of the labels (found {_first_of(tables)}) with --labels"] if tables else []
+    if len({row.id.split("/")[1] for row in table.rows if row.id.count("/") > 1}) > 1:
+        advice.append(f"Give --data {quoted(str(table.data / top))} if its folders are the classes")
+    return "; or ".join((*advice, "Add a folder of another class")) + "."
 
 
 def positive_class(classes: Sequence[str]) -> int:
     """Which of two classes is the positive one, whose sensitivity and precision are meant.
 
-    A name is negative that, without regard to case, is one of ``NEGATIVE_NAMES``, or begins with "no" or "non"
-    followed by a space, underscore or hyphen ("no_findings", "non-diseased"). If exactly one of the two names is
-    negative, the other is positive; otherwise the alphabetically last is.
+    A name is healthy that, without regard to case and with blanks for hyphens and underscores, is one of
+    ``NEGATIVE_NAMES``, or begins with "no" or "non" ("no_findings", "non-diseased"). If one of the two names is
+    healthy, the other is positive; if none is and one is benign, the other is positive; otherwise the alphabetically
+    last is.
 
     Args:
         classes: two class names.
@@ -147,15 +171,14 @@ def positive_class(classes: Sequence[str]) -> int:
     """
     if len(classes) != 2:
         raise ValueError(f"a positive class exists among two classes; got {len(classes)}: {list(classes)}.")
-    negative = [_is_negative(name) for name in classes]
-    if negative[0] != negative[1]:
-        return negative.index(False)
-    return max((0, 1), key=lambda index: classes[index])
+    return max((0, 1), key=lambda index: (_severity(classes[index]), classes[index]))
 
 
-def _is_negative(name: str) -> bool:
-    plain = name.strip().lower()
-    return plain in NEGATIVE_NAMES or re.match(r"non?[ _-]|nofinding|nondiseased", plain) is not None
+def _severity(name: str) -> int:
+    plain = re.sub(r"[\s_-]+", " ", name.strip().lower())
+    if name.strip() == "-" or plain in NEGATIVE_NAMES or re.match(r"non? |nofinding|nondiseased", plain):
+        return 0
+    return 1 if plain == BENIGN else 2
 
 
 def _archive_table(data: Path, labels: Path | str | None) -> LabelTable:
@@ -179,7 +202,7 @@ def _archive_table(data: Path, labels: Path | str | None) -> LabelTable:
 def _folder_table(data: Path) -> LabelTable:
     """Every image below a class folder; files and folders whose names begin with a dot are passed over."""
     root = _resolved(data, "--data")
-    source = f"class folders of {data}"
+    source = f"{_CLASS_FOLDERS} {data}"
     rows: list[LabelledImage] = []
     for folder in sorted(each for each in _listed(data) if _is_folder(each) and not each.name.startswith(".")):
         for path in files_below(folder):
@@ -200,8 +223,10 @@ def _folder_table(data: Path) -> LabelTable:
     if not rows:
         raise DataError(
             f"--data '{data}' has no images in class folders and no {LABELS_FILE}; expected CLASS/FILE with names in "
-            f"{', '.join(EXTENSIONS)}, or a table with the columns {', '.join(REQUIRED_COLUMNS)}."
+            f"{', '.join(EXTENSIONS)}, or a table with the columns {', '.join(REQUIRED_COLUMNS)}"
+            + (f": name it with --labels (found {_first_of(tables)})." if (tables := _tables(data)) else ".")
         )
+    check_layout([row.id for row in rows], str(data))
     _check_repeats(rows, source)
     return LabelTable(data=data, source=source, rows=_sorted(rows), patients_known=False)
 
@@ -241,10 +266,11 @@ def _resolved(path: Path, where: str) -> Path:
 
 
 def _csv_table(data: Path, labels: Path | str | None) -> LabelTable:
-    file, source = _find_table(data, labels)
+    file, name, place = _find_table(data, labels)
+    source = f"{name}{place}"
     lines = read_table(file, source)
     header = lines[0].cells if lines else ()
-    _check_header(header, source)
+    ignored = check_header(header, source)
     reader = _Rows(data=data, source=source, root=_resolved(data, "--data"), header=header)
     rows = [reader.row(line) for line in lines[1:]]
     if not rows:
@@ -254,10 +280,10 @@ def _csv_table(data: Path, labels: Path | str | None) -> LabelTable:
         number, path = missing[0]
         raise DataError(
             f"{len(missing)} of {len(rows)} paths do not exist, the first '{_inside(path, reader.root)}' in line "
-            f"{number} ({source}); expected paths relative to '{data}'. Correct the table or copy the files."
+            f"{number} ({source}); expected paths relative to '{data}'. {_how_to_find(path)}."
         )
     _check_repeats(rows, source)
-    source += _synthetic_in_words(rows)
+    source = f"{name}{passed_over(ignored)}{place}{_synthetic_in_words(rows)}"
     return LabelTable(data=data, source=source, rows=_sorted(rows), patients_known="patient" in header)
 
 
@@ -269,34 +295,34 @@ def _synthetic_in_words(rows: Sequence[LabelledImage]) -> str:
     return ", all images synthetic" if count == len(rows) else f", {count} of {len(rows)} images synthetic"
 
 
-def _find_table(data: Path, labels: Path | str | None) -> tuple[Path, str]:
-    """The table's file and how sentences call it."""
+def _how_to_find(path: Path | None) -> str:
+    """What to do about a path that does not exist."""
+    if path is not None and "\\" in str(path) and _exists(Path(str(path).replace("\\", "/"))):
+        return "Write its folders with / instead of \\"
+    return "Correct the table or copy the files"
+
+
+def _find_table(data: Path, labels: Path | str | None) -> tuple[Path, str, str]:
+    """The table's file, how sentences call it, and what they add to say where it lies."""
     if labels is None:
-        return data / LABELS_FILE, f"{LABELS_FILE} of {data}"
+        return data / LABELS_FILE, LABELS_FILE, f" of {data}"
     check_cell(str(labels), "path", "--labels")
     if why_not_regular(data / labels) is None:
-        return data / labels, f"{labels} of {data}" if not Path(labels).is_absolute() else str(labels)
+        return data / labels, str(labels), "" if Path(labels).is_absolute() else f" of {data}"
     if why_not_regular(Path(labels)) is None:
-        return Path(labels), str(labels)
-    tables = sorted(path.name for path in _listed(data) if path.name.endswith(".csv") and path.name.isprintable())
+        return Path(labels), str(labels), ""
+    tables = _tables(data)
     hint = nearest(str(labels), tables) if tables else f"'{data}' holds no .csv file"
     raise DataError(f"--labels '{labels}' is neither a file in '{data}' nor a path; {hint}.")
 
 
-def _check_header(header: Sequence[str], source: str) -> None:
-    for name in header:
-        if name not in COLUMNS:
-            raise DataError(
-                f"{source} has the unknown column {quoted(name)}; {nearest(name, COLUMNS)} (comma-separated)."
-            )
-        if header.count(name) > 1:
-            raise DataError(f"{source} has the column '{name}' {header.count(name)} times; keep one.")
-    for name in REQUIRED_COLUMNS:
-        if name not in header:
-            raise DataError(
-                f"{source} has no column '{name}'; found {', '.join(header[:20]) or 'nothing'}, expected at least "
-                f"{', '.join(REQUIRED_COLUMNS)} in its first line."
-            )
+def _tables(data: Path) -> list[str]:
+    """The names of the tables in a folder."""
+    return sorted(path.name for path in _listed(data) if path.name.endswith(".csv") and path.name.isprintable())
+
+
+def _first_of(names: Sequence[str]) -> str:
+    return ", ".join(map(quoted, names[:3])) + f" and {len(names) - 3} more" * (len(names) > 3)
 
 
 def _check_repeats(rows: Sequence[LabelledImage], source: str) -> None:
@@ -328,10 +354,10 @@ class _Rows:
         where, cells = f"line {line.line} of {self.source}", line.cells
         if len(cells) != len(self.header):
             raise DataError(
-                f"{where} has {len(cells)} cells; expected {len(self.header)} ({','.join(self.header)}). "
+                f"{where} has {len(cells)} cells; expected {len(self.header)} ({quoted(','.join(self.header))[1:-1]}). "
                 f"Quote cells that contain a comma."
             )
-        named = dict(zip(self.header, cells, strict=True))
+        named = {name: cell for name, cell in zip(self.header, cells, strict=True) if name in COLUMNS}
         for name, cell in named.items():
             check_cell(cell, name, where)
         for name in ("path", "label", "patient"):
@@ -360,7 +386,7 @@ class _Rows:
     def _file(self, given: str, where: str) -> Path:
         """The resolved file of a cell: inside the data folder, of a format that can be read."""
         path = _resolved(self.root / given, f"{where}: '{given}'")
-        if PurePosixPath(given).is_absolute() or not path.is_relative_to(self.root):
+        if not path.is_relative_to(self.root):
             raise DataError(
                 f"{where}: '{given}' leaves the data folder; expected a path relative to '{self.data}' and inside it. "
                 f"Copy the file into the folder."
@@ -406,7 +432,7 @@ def _box(given: str, where: str) -> Box:
 
 def split_named(given: str, where: str) -> str:
     """The part "train", "val" or "test" that a cell names, or "". Raises: DataError on other words."""
-    split = {"validation": "val", "valid": "val"}.get(given.lower(), given.lower())
+    split = PARTS.get(given.lower(), given.lower())
     if split and split not in SPLITS:
         raise DataError(f"{where} has the split '{given}'; {nearest(split, SPLITS)}.")
     return split

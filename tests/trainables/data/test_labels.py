@@ -92,7 +92,15 @@ def test_an_archive_brings_labels_and_splits(tmp_path: Path) -> None:
     ("lines", "sentence"),
     [
         (["path,lable", "a/1.png,x"], r"labels\.csv of .* has the unknown column 'lable'; did you mean 'label'\?"),
-        (["path;label", "a/1.png;x"], "has the unknown column 'path;label'"),
+        (
+            ["path,label,pateint", "a/1.png,x,p"],
+            r"unknown column 'pateint'; did you mean 'patient'\? Rename it, or drop",
+        ),
+        (["path,label,Patient_ID", "a/1.png,x,p"], r"unknown column 'Patient_ID'; did you mean 'patient'\?"),
+        (["path,label,subject", "a/1.png,x,p"], r"unknown column 'subject'; did you mean 'patient'\?"),
+        (["path;label", "a/1.png;x"], r"is separated by ';'; expected commas"),
+        (["path\tlabel", "a/1.png\tx"], r"is separated by tabs; expected commas"),
+        (["file,label,age", "a/1.png,x,3"], r"has no column 'path'; found file, label, age, .*Rename the columns"),
         (["path,patient", "a/1.png,x"], "has no column 'label'; found path, patient"),
         ([""], "has no column 'path'; found nothing"),
         (["path,label,label", "a/1.png,x,x"], "has the column 'label' 2 times"),
@@ -100,6 +108,7 @@ def test_an_archive_brings_labels_and_splits(tmp_path: Path) -> None:
         (["path,label", "a/1.png,"], "line 2 of .* has an empty label; fill it in"),
         (["path,label,patient", "a/1.png,x,"], "line 2 of .* has an empty patient; fill it in, or drop the column"),
         (["path,label", "a/1.png,x", "a/9.png,y"], r"1 of 2 paths do not exist, the first 'a/9\.png' in line 3"),
+        (["path,label", r"b\deep\4.nii.gz,x"], r"the first 'b\\deep\\4\.nii\.gz' .* with / instead of \\"),
         (["path,label", "../out.png,x"], r"line 2 of .*: '\.\./out\.png' leaves the data folder"),
         (["path,label", "/etc/out.png,x"], r"'/etc/out\.png' leaves the data folder"),
         (["path,label", "a/link.png,x"], r"'a/link\.png' leaves the data folder"),
@@ -123,6 +132,98 @@ def test_a_table_that_cannot_be_used_is_named_with_what_to_do(
     (folder / "a" / "link.png").symlink_to(tmp_path / "out.png")
     with pytest.raises(DataError, match=sentence):
         read_labels(table(folder, *lines))
+
+
+def test_foreign_columns_are_not_read_and_named_wherever_the_data_are(folder: Path) -> None:
+    table(folder, ",path,age,label,view,sex", '0,a/1.png,9,x,"=1+1",f', "1,b/3.png,,y,,m")
+    read = read_labels(folder)
+    assert [(row.id, row.label) for row in read.rows] == [("a/1.png", "x"), ("b/3.png", "y")]
+    assert read.source == f"labels.csv without its columns '', 'age', 'view' and 1 more of {folder}"
+    table(folder, "path,label,patient,patient_age", "a/1.png,x,p,9", "b/3.png,y,q,8")
+    assert read_labels(folder).source == f"labels.csv without its column 'patient_age' of {folder}"
+
+
+def test_an_absolute_path_is_taken_if_it_lies_in_the_data_folder(folder: Path, tmp_path: Path) -> None:
+    read = read_labels(table(folder, "path,label", f"{folder}/a/1.png,x", f"{folder}/b/3.png,y"))
+    assert [row.id for row in read.rows] == ["a/1.png", "b/3.png"]
+    (tmp_path / "out.png").touch()
+    (folder / "a" / "link.png").symlink_to(tmp_path / "out.png")
+    for path in (folder / "a" / "link.png", tmp_path / "out.png", folder / ".." / "out.png"):
+        with pytest.raises(DataError, match="leaves the data folder"):
+            read_labels(table(folder, "path,label", f"{path},x", "b/3.png,y"))
+
+
+def test_a_table_is_not_read_unasked_and_named_where_folders_are_no_classes(tmp_path: Path) -> None:
+    (tmp_path / "img").mkdir()
+    table(tmp_path, "path,label", "img/1.png,x", name="meta.csv")
+    with pytest.raises(DataError, match=r"no images in class folders .*: name it with --labels \(found 'meta\.csv'\)"):
+        read_labels(tmp_path)
+    (tmp_path / "img" / "1.png").touch()
+    with pytest.raises(DataError, match=r"one class, 'img' .*table of the labels \(found 'meta\.csv'\) with --labels"):
+        read_labels(tmp_path)
+
+
+def layout(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (
+            ("train/No_findings/1.png", "train/Pneumonia/2.png", "test/Pneumonia/3.png"),
+            r"top folders 'test', 'train' with folders 'No_findings', 'Pneumonia' below: parts of a split, not classes"
+            r".*columns path,label,patient,split and rows such as 'test/Pneumonia/3\.png,Pneumonia,PATIENT,test' .*"
+            r"--split-file labels",
+        ),
+        (
+            ("Training/1.png", "Validation/2.png"),
+            r"'Training', 'Validation': parts .*'Training/1\.png,CLASS,PATIENT,train'",
+        ),
+        (
+            ("train/a/1.png", "train/b/2.png"),
+            r"has the top folder 'train' with folders 'a', 'b' below: a part of a split",
+        ),
+        (("train/a/1.png", "train/b/2.png", "other/3.png"), r"has the top folder 'train'"),
+        (
+            ("Basel/well/1.png", "Basel/sick/2.png", "Bern/well/3.png", "Bern/sick/4.png"),
+            r"folders of the same names \('sick', 'well'\) below 'Basel', 'Bern', so that either may be the classes; "
+            r".*'Basel/sick/2\.png,CLASS,PATIENT'",
+        ),
+        (("all/train/a/1.png", "all/test/a/1.png"), r"one class, 'all' .*Give --data '.*/all' if its folders are the"),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused_with_a_row_to_write(
+    names: Sequence[str], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=sentence):
+        read_labels(layout(tmp_path, *names))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("test/1.png", "control/2.png"),
+        ("sick/images/1.png", "well/images/2.png"),
+        tuple(f"{name}/p{number:02}/1.png" for name in ("sick", "well") for number in range(21)),
+    ],
+)
+def test_folders_below_class_folders_may_be_anything_else(names: Sequence[str], tmp_path: Path) -> None:
+    assert len(read_labels(layout(tmp_path, *names)).classes) == 2
+
+
+def test_the_parts_that_a_refusal_asks_for_are_taken(tmp_path: Path) -> None:
+    layout(tmp_path, "Training/a/1.png", "Testing/b/2.png", "valid/b/3.png")
+    rows = ("Training/a/1.png,a,training", "Testing/b/2.png,b,Testing", "valid/b/3.png,b,valid")
+    read = read_labels(table(tmp_path, "path,label,split", *rows))
+    assert {row.id: row.split for row in read.rows} == {
+        "Training/a/1.png": "train",
+        "Testing/b/2.png": "test",
+        "valid/b/3.png": "val",
+    }
 
 
 def test_a_table_that_is_not_text_is_refused(folder: Path) -> None:
@@ -175,6 +276,16 @@ def test_a_table_that_does_not_exist_is_refused_with_the_nearest(folder: Path) -
         (("adenoma", "nodule"), "nodule"),
         (("hcc", "normal variant"), "normal variant"),
         (("healthy", "normal"), "normal"),
+        (("AD", "CN"), "AD"),
+        (("AD", "Healthy control"), "AD"),
+        (("case", "ctrl"), "case"),
+        (("asd", "HC"), "asd"),
+        (("CTRL", "adhd"), "adhd"),
+        (("Healthy_Controls", "ASD"), "ASD"),
+        (("healthy-control", "ASD"), "ASD"),
+        (("benign", "normal"), "benign"),
+        (("benign", "a_tumour"), "a_tumour"),
+        (("+", "-"), "+"),
     ],
 )
 def test_the_positive_class_is_the_one_that_is_not_named_as_negative(classes: tuple[str, str], positive: str) -> None:
