@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from mlflow_tracking import names
-from mlflow_tracking.connect import OUTAGES, TrackingError, TrackingOutage, client_for, probe, shown
+from mlflow_tracking.connect import OUTAGES, TrackingError, TrackingOutage, client_for, probe, shown, sqlite_path
 from mlflow_tracking.remote import Written, open_remote
 from trainables.ledger import SearchRecord
 from trainables.model_folder import CARD, MODEL, WARNING, read_card
@@ -143,6 +143,12 @@ def fetch(address: str, tracking_uri: str, into: Path) -> Path:
     Raises:
         TrackingError: there is no such model, or it is none of this program.
     """
+    database = sqlite_path(tracking_uri)
+    if database is not None and not database.exists():
+        raise TrackingError(
+            f"The model '{address}' cannot be had: there is no database {database}. Say with --tracking-uri where the "
+            f"model was registered."
+        )
     try:
         client = client_for(tracking_uri)
         location = _location(client, address) if address.startswith("models:/") else address

@@ -46,7 +46,7 @@ class SearchResult:
 
 
 def run_search(
-    space: str | Path = "genmix",
+    space: str | Path | None = None,
     *,
     data: str | Path | None = None,
     fixed: Mapping[str, Value] | None = None,
@@ -56,7 +56,7 @@ def run_search(
     """Run a search, or go on with one.
 
     Args:
-        space: a named space, or the path of a YAML file.
+        space: a named space, or the path of a YAML file; None: genmix, or the one configuration of ``config``.
         data: folder or archive of images; None: the embedded phantom.
         fixed: dimensions and settings to fix, as ``--set`` does.
         resume: the name of a search to go on with; ``space``, ``data`` and ``fixed`` are left as they are then.
@@ -77,7 +77,8 @@ def run_search(
 
         finished = resume_search(wanted)
     else:
-        given.space, given.data = str(space), None if data is None else Path(data)
+        given.space = None if space is None else str(space)
+        given.data = None if data is None else Path(data)
         given.set = [f"{name}={_word(value)}" for name, value in (fixed or {}).items()] or None
         settings, _ = new_search(given)
         settings, _ = with_models(settings, named_dimensions(given.set or ()), trials_given=given.trials is not None)

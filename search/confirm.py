@@ -21,7 +21,7 @@ from mlflow_tracking.names import CONFIRMATION_FILE, KIND_CONFIRM
 from mlflow_tracking.projector import Projector
 from search.attempt import allotted, check_cluster, check_threads, compute, driving
 from search.candidates import MOST_REPEATS, Plan, affordable, candidates, plan, protocol_of, spent
-from search.commands import confirm_command
+from search.commands import confirm_command, report_command, resume_command
 from search.console import open_console
 from search.outcome import cautions, rank, write_outcome
 from search.pretrained import refuse_missing
@@ -185,7 +185,7 @@ def say_report(search: Ledger, console: Console) -> None:
     """Write a search's report; say where that fails, which is no reason for the search to fail."""
     why = try_report(search)
     if why is not None:
-        again = f"python search/run.py report {search.folder.name}"
+        again = report_command(search)
         console.print(f"The report could not be written ({why}). To try again: {again}", style="yellow")
 
 
@@ -220,7 +220,9 @@ def _wished(search: Ledger, wish: Wish) -> Plan:
     record, trials = search.search(), search.trials()
     chosen = candidates(record, trials, top=wish.top)
     if len(chosen) < 2:
-        raise SettingsError(f"'{search.folder.name}' has no complete trial to confirm; go on with it by --resume.")
+        raise SettingsError(
+            f"'{search.folder.name}' has no complete trial to confirm; go on with it by: {resume_command(search)}"
+        )
     return plan(record, chosen, repeats=wish.repeats, test_repeats=_test_repeats(search))
 
 

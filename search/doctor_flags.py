@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from search.flags import DEFAULT_TRACKING_URI, Parser, path, path_text
+from search.flags import TRACKING, Parser, default_tracking_uri, path, path_text
 from spaces.budget import BUDGETS
 
 
@@ -21,7 +21,7 @@ def doctor_parser() -> Parser:
     parser.add_argument(
         "--labels", type=path_text, metavar="FILE.csv", help="labels file, inside the data folder or a path"
     )
-    parser.add_argument("--tracking-uri", metavar="URI", default=DEFAULT_TRACKING_URI, help=f"({DEFAULT_TRACKING_URI})")
+    parser.add_argument("--tracking-uri", metavar="URI", default=default_tracking_uri(), help=f"({TRACKING})")
     parser.add_argument("--address", metavar="HOST:PORT", help="Ray cluster to join, or 'auto' (none)")
     parser.add_argument("--budget", metavar="NAME", default="quick", help=f"{', '.join(BUDGETS)} (quick)")
     return parser

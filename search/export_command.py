@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -13,6 +14,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from mlflow_tracking.connect import shown
 from search.console import open_console
 from search.objectives import Objective, objectives_of, trial_value
 from search.outcome import policy
@@ -50,8 +52,8 @@ def export(storage: Path, name: str | None, url: str, study: str | None) -> int:
     called = study or record.name
     written = write_study(ledger, url, called)
     console = open_console()
-    console.print(f"{url} has the {written} trials of {record.name} as the study '{called}'.")
-    console.print(f"Look at it: optuna-dashboard {url}")
+    console.print(f"{shown(url)} has the {written} trials of {record.name} as the study '{called}'.")
+    console.print(f"Look at it: optuna-dashboard {shlex.quote(shown(url))}")
     return 0
 
 
@@ -74,8 +76,8 @@ def write_study(ledger: Ledger, url: str, name: str) -> int:
             attributes = optuna.load_study(study_name=name, storage=opened).user_attrs
             if attributes.get(OF_SEARCH) != record.name:
                 raise SettingsError(
-                    f"--optuna {url} has a study '{name}' that does not show this search; give another name with "
-                    f"--study."
+                    f"--optuna {shown(url)} has a study '{name}' that does not show this search; give another name "
+                    f"with --study."
                 )
             optuna.delete_study(study_name=name, storage=opened)
         directions = ["maximize" if each.maximize else "minimize" for each in objectives]
@@ -90,9 +92,9 @@ def write_study(ledger: Ledger, url: str, name: str) -> int:
     except SettingsError:
         raise
     except Exception as error:  # of SQLAlchemy, of a database's driver, of Optuna
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = " ".join(str(error).replace(url, shown(url)).split())[:300] or type(error).__name__
         raise SettingsError(
-            f"--optuna {url} cannot be used ({reason}); give an Optuna storage such as sqlite:///study.db."
+            f"--optuna {shown(url)} cannot be used ({reason}); give an Optuna storage such as sqlite:///study.db."
         ) from error
     return len(trials)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -16,8 +17,14 @@ SAMPLERS = ("reuse", "tpe", "random", "grid")
 SCHEDULERS = ("racing", "asha", "fifo")
 PROGRESS = ("auto", "plain", "quiet", "json")
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
+TRACKING = f"$MLFLOW_TRACKING_URI, or {DEFAULT_TRACKING_URI}"
 _MOST_DIGITS, _SHOWN = 9, 60
 _LONGEST_PATH, _LONGEST_NAME = 4095, 255
+
+
+def default_tracking_uri() -> str:
+    """Where MLflow is if no flag says it: as for MLflow itself, its own variable counts before a database here."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
 
 
 class Parser(argparse.ArgumentParser):
@@ -187,7 +194,7 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
         "--no-sharing", action="store_const", const=True, help="let every trial compute all its stages by itself"
     )
     group.add_argument("--resume", nargs="?", const="", metavar="NAME", help="go on with a search, or the latest")
-    group.add_argument("--tracking-uri", metavar="URI", help=f"MLflow server or database ({DEFAULT_TRACKING_URI})")
+    group.add_argument("--tracking-uri", metavar="URI", help=f"MLflow server or database ({TRACKING})")
     group.add_argument("--no-confirm", action="store_true", help="do not end the search in a confirmation")
 
 

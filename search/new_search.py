@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from search.chosen_space import absolute, chosen_space
 from search.config_file import single_space, with_config_file
-from search.flags import DEFAULT_TRACKING_URI, SAMPLERS, SCHEDULERS
+from search.flags import SAMPLERS, SCHEDULERS, default_tracking_uri
 from search.pretrained import PRETRAINED, WEIGHTS, fetch, fetch_weights, leave_missing, leave_missing_weights
 from search.settings import NewSearch, Resources, Resumption, SettingsError, check_name
 from spaces.budget import Budget, budget_named
@@ -98,7 +98,7 @@ def new_search(given: Namespace) -> tuple[NewSearch, list[str]]:
         max_copy_rate=given.max_copy_rate,
         storage=given.storage,
         name=check_name(given.name) if given.name is not None else None,
-        tracking_uri=given.tracking_uri or DEFAULT_TRACKING_URI,
+        tracking_uri=given.tracking_uri or default_tracking_uri(),
         resources=resources(given),
     )
     _check_together(settings)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from search.commands import refit_command
 from search.settings import SettingsError
 from search.storage import find_search
 from spaces.errors import InputError
@@ -123,9 +124,7 @@ def model_of(given: str, storage: Path, tracking_uri: str) -> Iterator[Path]:
             f"'{given}' is no model: no folder of that name has a {CARD}, and {error} Or give models:/NAME/VERSION."
         ) from None
     if not (search.folder / MODEL / CARD).is_file():
-        raise SettingsError(
-            f"'{given}' has no model yet; train one by: python search/run.py refit {given} --storage {storage}"
-        )
+        raise SettingsError(f"'{given}' has no model yet; train one by: {refit_command(search)}")
     yield search.folder / MODEL
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from search.flags import DEFAULT_TRACKING_URI, Parser, path, slice_rule
+from search.flags import TRACKING, Parser, default_tracking_uri, path, slice_rule
 
 
 def predict_parser() -> Parser:
@@ -27,6 +27,6 @@ def predict_parser() -> Parser:
     )
     parser.add_argument("--storage", type=path, default=Path("searches"), metavar="FOLDER", help="(./searches)")
     parser.add_argument(
-        "--tracking-uri", default=DEFAULT_TRACKING_URI, metavar="URI", help=f"where MLflow is ({DEFAULT_TRACKING_URI})"
+        "--tracking-uri", default=default_tracking_uri(), metavar="URI", help=f"where MLflow is ({TRACKING})"
     )
     return parser

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from search.commands import resume_command
 from search.settings import SettingsError
 from spaces.errors import nearest
 from trainables.data.locked import LOCKED_FILE
@@ -58,8 +59,8 @@ def reserve(storage: Path, name: str | None, space: str) -> Path:
                 return folder
             if name is not None or not folder.is_dir():
                 raise SettingsError(
-                    f"--name '{wanted}' is in use in {storage}; choose another name, or go on with that search by "
-                    f"--resume {wanted}."
+                    f"--name '{wanted}' is in use in {storage}; choose another name, or go on with that search "
+                    f"by: {resume_command(Ledger(folder))}"
                 ) from None
         except OSError as error:
             raise SettingsError(

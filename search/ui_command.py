@@ -12,13 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlflow_tracking.address import page_address
-from mlflow_tracking.connect import check_server, client_for, is_server, probe
+from mlflow_tracking.connect import check_server, client_for, is_server, probe, shown
 from mlflow_tracking.names import SEARCH_ID
 from mlflow_tracking.remote import search_id
+from search.commands import sync_command
 from search.console import open_console
 from search.settings import SettingsError
 from search.storage import find_search
-from trainables.ledger import SearchRecord
+from trainables.ledger import Ledger
 
 _HOST = "127.0.0.1"
 _FIRST_PORT, _PORTS = 5000, 50
@@ -37,8 +38,8 @@ def ui(storage: Path, name: str | None, port: int | None) -> int:
     Raises: SettingsError if there is no such search, nothing of it in MLflow, or the port is taken.
     """
     console = open_console()
-    record = find_search(storage, name).search()
-    experiment = _experiment(record)
+    search = find_search(storage, name)
+    record, experiment = search.search(), _experiment(search)
     if is_server(record.tracking_uri):
         console.print(f"Trials in MLflow: {page_address(record.tracking_uri, experiment)}")
         return 0
@@ -61,14 +62,14 @@ def ui(storage: Path, name: str | None, port: int | None) -> int:
         _end(server)
 
 
-def _experiment(record: SearchRecord) -> str:
+def _experiment(search: Ledger) -> str:
+    record = search.search()
     check_server(record.tracking_uri)
     ours = f"tags.`{SEARCH_ID}` = '{search_id(record)}'"
     found = client_for(record.tracking_uri).search_experiments(filter_string=ours, max_results=1)
     if not found:
         raise SettingsError(
-            f"'{record.name}' is not in {record.tracking_uri} yet; write it there with: python search/run.py sync "
-            f"{record.name}"
+            f"'{record.name}' is not in {shown(record.tracking_uri)} yet; write it there by: {sync_command(search)}"
         )
     return str(found[0].experiment_id)
 

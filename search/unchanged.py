@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from search.chosen_space import chosen_space
-from search.commands import storage_flag
+from search.commands import program, storage_flag
 from search.pretrained import leave_missing, leave_missing_weights
 from search.settings import SettingsError
 from search.started_with import SPACE_FILE, flags_of, in_words, is_named, space_flag
@@ -162,7 +162,7 @@ def _start_command(ledger: Ledger, record: SearchRecord, given: Mapping[str, Any
     dropped = ["name", "cpus_per_trial", "warm_start", *(["sampler"] if flags["sampler"] in ("random", "grid") else [])]
     kept = {name: value for name, value in flags.items() if name not in dropped}
     words = in_words({**kept, "warm_start": [ledger.folder.name]})
-    return f"python search/run.py {words}{storage_flag(ledger)}"
+    return f"{program()} {words}{storage_flag(ledger)}"
 
 
 def _flag(name: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.status import Status
 
+from search.commands import resume_command
 from search.inputs import open_images
 from search.outcome import rank
 from search.settings import SettingsError
@@ -42,7 +43,7 @@ def chosen_trial(search: Ledger, trial_id: str | None) -> TrialResult:
     ranked = rank(search.trials(), search.search())
     if not ranked:
         raise SettingsError(
-            f"'{name}' has no best trial yet; go on with it by --resume {name}, or name a trial with --trial."
+            f"'{name}' has no best trial yet; name a trial with --trial, or go on with it by: {resume_command(search)}"
         )
     return ranked[0]
 

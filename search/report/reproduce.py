@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from search.commands import PROGRAM
 from search.started_with import SPACE_FILE, flags_of, in_words, is_named, locked_share, space_flag
 from spaces.budget import budget_named
 from spaces.errors import InputError
@@ -44,8 +45,8 @@ def recipe(record: SearchRecord, *, locked: LockedTest | None, folder: Path) -> 
         notes.append("Its space was narrowed in a way that a file does not repeat in every default.")
     flags = {"space": space_flag(record, folder), **flags_of(record, locked)}
     return Recipe(
-        command=f"python search/run.py {in_words(flags)}",
-        single=f"python search/run.py {in_words({'config': folder / 'best.yaml'})}",
+        command=f"{PROGRAM} {in_words(flags)}",
+        single=f"{PROGRAM} {in_words({'config': folder / 'best.yaml'})}",
         space_yaml=None if is_named(record) else record.space.to_yaml(),
         notes=tuple(notes),
     )

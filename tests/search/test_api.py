@@ -80,3 +80,24 @@ def test_wrong_options_are_refused_as_on_the_command_line(
     with pytest.raises(InputError, match=words):
         run_search(**options)
     assert not started
+
+
+def test_one_configuration_is_evaluated_as_on_the_command_line(started: list[NewSearch], tmp_path: Path) -> None:
+    (tmp_path / "best.yaml").write_text("config:\n  mixer.name: real\noptions:\n  budget: quick\n  seed: 3\n")
+    run_search(config=tmp_path / "best.yaml")
+    assert (started[0].config, started[0].trials, started[0].seed) == ({"mixer.name": "real"}, 1, 3)
+
+
+def test_mlflows_own_variable_says_where_it_is_unless_an_option_does(
+    started: list[NewSearch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    run_search(no_confirm=True)
+    run_search(no_confirm=True, tracking_uri="sqlite:///own.db")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    run_search(no_confirm=True)
+    assert [each.tracking_uri for each in started] == [
+        "http://127.0.0.1:5000",
+        "sqlite:///own.db",
+        "sqlite:///mlflow.db",
+    ]

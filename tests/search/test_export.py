@@ -86,6 +86,14 @@ def test_the_same_search_is_written_anew_and_another_study_stays(ledger: Ledger,
         write_study(ledger, url, "theirs")
 
 
+def test_no_password_is_printed(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    url = "postgresql://somebody:secret@127.0.0.1:1/x"
+    assert main(["export", "s", "--storage", str(ledger.storage), "--optuna", url]) == 2
+    printed = "".join(capsys.readouterr())
+    assert "somebody" in printed
+    assert "secret" not in printed
+
+
 @pytest.mark.parametrize("url", ["nonsense", "sqlite:////nowhere/at/all/study.db", "postgresql://127.0.0.1:1/x"])
 def test_a_storage_that_cannot_be_used_is_refused(ledger: Ledger, capsys: pytest.CaptureFixture[str], url: str) -> None:
     assert main(["export", "s", "--storage", str(ledger.storage), "--optuna", url]) == 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ import torch
 from search.predict_command import PredictWish, predict_images
 from search.predict_flags import predict_parser
 from search.settings import SettingsError
+from spaces.errors import InputError
 from tests.search.tiny_search import CLASSES, NAME
 from trainables.data.cohort import Cohort
 from trainables.data.preprocess import preprocess
@@ -92,8 +95,20 @@ def test_a_model_is_a_search_or_a_folder_and_anything_else_is_refused_with_what_
     with pytest.raises(SettingsError, match=r"'tinny' is no model: .*no search 'tinny'.*tiny"):
         predict_images(replace(wish, model="tinny"))
     shutil.rmtree(tiny_search.folder / MODEL)
-    with pytest.raises(SettingsError, match=r"'tiny' has no model yet; train one by: python search/run.py refit tiny"):
+    storage = re.escape(shlex.quote(str(wish.storage)))
+    with pytest.raises(SettingsError, match=rf"train one by: python search/run.py refit tiny --storage {storage}"):
         predict_images(wish)
+
+
+def test_a_model_is_not_looked_for_in_a_database_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no database .*mlflow\.db"):
+        predict_images(
+            PredictWish(
+                model="models:/one/1", images=[tmp_path], out="-", slice_rule=None, storage=tmp_path,
+                tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}",
+            )
+        )  # fmt: skip
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_work_is_refused_before_an_image_is_read(wish: PredictWish, tmp_path: Path) -> None:

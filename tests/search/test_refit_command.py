@@ -172,6 +172,9 @@ def test_a_search_without_a_best_trial_and_an_unknown_trial_are_refused(tiny_sea
         refit(tiny_search.storage, NAME, "t0009")
     for trial_id in tiny_search.trial_ids():
         (tiny_search.trial_folder(trial_id) / "state.json").unlink()
-    with pytest.raises(SettingsError, match="'tiny' has no best trial yet; go on with it by --resume tiny"):
+    with pytest.raises(
+        SettingsError,
+        match=r"name a trial with --trial, or go on with it by: .* --resume tiny --storage ",
+    ):
         refit(tiny_search.storage, NAME, None)
     assert refit_parser().parse_args(["tiny", "--trial", "t1"]).trial == "t1"
