@@ -64,10 +64,7 @@ def check_separator(header: Sequence[str], known: Collection[str], source: str) 
     for separator, called in _SEPARATORS.items():
         parts = {part.strip(" \"'") for cell in header for part in cell.split(separator)}
         if not parts.isdisjoint(known) and set(header).isdisjoint(known):
-            raise DataError(
-                f"{source} is separated by {called}; expected commas, as in {','.join(REQUIRED_COLUMNS)}. "
-                f"Save it as a comma-separated table."
-            )
+            raise DataError(f"{source} is separated by {called}; expected commas. Save it as a comma-separated table.")
 
 
 def passed_over(names: Sequence[str]) -> str:

@@ -279,7 +279,7 @@ def _csv_table(data: Path, labels: Path | str | None) -> LabelTable:
     if missing:
         number, path = missing[0]
         raise DataError(
-            f"{len(missing)} of {len(rows)} paths do not exist, the first '{_inside(path, reader.root)}' in line "
+            f"{len(missing)} of {len(rows)} paths {'do' if len(missing) > 1 else 'does'} not exist, the first '{_inside(path, reader.root)}' in line "
             f"{number} ({source}); expected paths relative to '{data}'. {_how_to_find(path)}."
         )
     _check_repeats(rows, source)

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from spaces.protocol import OWN_SPLITS
+from trainables.data.columns import check_separator
 from trainables.data.labels import LabelTable, split_named
 from trainables.data.tables import check_cell, read_table
-from trainables.data.untrusted import quoted
+from trainables.data.untrusted import quoted, why_not_regular
 from trainables.errors import DataError
 
 
@@ -19,28 +20,29 @@ def with_parts(table: LabelTable, file: Path | None) -> LabelTable:
             f"--split-file '{file}' was given with an archive, which has parts; use --split-file {OWN_SPLITS}."
         )
     where = f"the column 'split' of {table.source}" if file is None else f"'{file}'"
-    given = {row.id: row.split for row in table.rows} if file is None else _read_parts(file)
+    given = {row.id: row.split for row in table.rows} if file is None else _read_parts(file, table.data)
     known = {row.id for row in table.rows}
     unknown = [name for name in given if name not in known]
     missing = [row.id for row in table.rows if not given.get(row.id)]
     if unknown or missing:
         name, problem = (missing[0], "has no part") if missing else (unknown[0], "is no image of the data")
+        count = len(missing or unknown)
         raise DataError(
-            f"--split-file: {len(missing or unknown)} images have a fault in {where}, '{name}' {problem}; expected a "
-            f"row 'path,split' for every image, with train, val or test."
+            f"--split-file: {count} {'images have' if count > 1 else 'image has'} a fault in {where}, '{name}' "
+            f"{problem}; expected a row 'path,split' for every image, with train, val or test."
         )
     return replace(table, rows=tuple(replace(row, split=given[row.id]) for row in table.rows))
 
 
-def _read_parts(file: Path) -> dict[str, str]:
+def _read_parts(file: Path, data: Path) -> dict[str, str]:
     """Path to part, from the columns ``path`` and ``split`` of a CSV file; a short row has no part."""
-    lines = read_table(file, f"--split-file {quoted(str(file))}")
+    _check_place(file, data)
+    source = f"--split-file {quoted(str(file))}"
+    lines = read_table(file, source)
     header = lines[0].cells if lines else ()
+    check_separator(header, ("path", "split"), source)
     if len(lines) < 2 or header.count("path") != 1 or header.count("split") != 1:
-        raise DataError(
-            f"--split-file {quoted(str(file))} lacks rows with the columns path and split, each once; give a CSV that "
-            f"has them."
-        )
+        raise DataError(f"{source} lacks rows with the columns path and split, each once; give a CSV that has them.")
     at = header.index("path"), header.index("split")
     parts: dict[str, str] = {}
     for line in lines[1:]:
@@ -55,3 +57,16 @@ def _read_parts(file: Path) -> dict[str, str]:
             raise DataError(f"--split-file: {where} {problem}; expected one row for each image. Correct the row.")
         parts[path] = split_named(split, where)
     return parts
+
+
+def _check_place(file: Path, data: Path) -> None:
+    """Raises: DataError where there is no such file, with the folder in which it was looked for."""
+    reason = why_not_regular(file)
+    if reason is None:
+        return
+    inside = data / file.name
+    advice = f"Give --split-file '{inside}'" if why_not_regular(inside) is None else "Correct the path"
+    raise DataError(
+        f"--split-file {quoted(file.name)} {reason}; expected a regular file in {quoted(str(file.absolute().parent))} "
+        f"(a path counts from the current folder, not from the data folder). {advice}."
+    )

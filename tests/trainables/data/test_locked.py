@@ -158,7 +158,7 @@ def test_a_split_file_must_name_every_image_and_no_other(folder: Path) -> None:
     file = Path(parts_file(folder, ("train", "val", "test")))
     text = file.read_text()
     file.write_text(text.replace("bright-1-0.png,train\n", ""))
-    with pytest.raises(DataError, match=r"1 images have a fault .* 'bright-1-0.png' has no part"):
+    with pytest.raises(DataError, match=r"1 image has a fault .* 'bright-1-0.png' has no part"):
         Source(data=str(folder), split_file=str(file)).table()
     file.write_text(text + "other.png,train\n")
     with pytest.raises(DataError, match=r"'other.png' is no image of the data"):
@@ -168,6 +168,34 @@ def test_a_split_file_must_name_every_image_and_no_other(folder: Path) -> None:
         Source(data=str(folder), split_file=str(file)).table()
     with pytest.raises(DataError, match=r"--split-file '.*none\.csv' does not exist"):
         Source(data=str(folder), split_file=str(file.with_name("none.csv"))).table()
+
+
+def test_a_split_file_that_is_not_there_is_refused_with_where_it_was_looked_for(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    source = Source(data=str(folder), split_file="parts.csv")
+    where = rf"--split-file 'parts\.csv' does not exist.* in '{tmp_path}/here' \(a path counts from the current folder"
+    with pytest.raises(DataError, match=rf"{where}.* Correct the path"):
+        source.table()
+    (folder / "parts.csv").touch()
+    with pytest.raises(DataError, match=rf"{where}.* Give --split-file '{folder}/parts\.csv'"):
+        source.table()
+
+
+def test_a_split_file_without_commas_is_refused_by_its_separator(folder: Path) -> None:
+    file = Path(parts_file(folder, ("train", "val", "test")))
+    file.write_text(file.read_text().replace(",", ";"))
+    with pytest.raises(DataError, match=r"--split-file '.*parts\.csv' is separated by ';'; expected commas"):
+        Source(data=str(folder), split_file=str(file)).table()
+
+
+def test_several_images_without_a_part_are_counted_in_the_plural(folder: Path) -> None:
+    file = Path(parts_file(folder, ("train", "val", "test")))
+    file.write_text("\n".join(line for line in file.read_text().splitlines() if not line.startswith("bright-1-")))
+    with pytest.raises(DataError, match=r"2 images have a fault"):
+        Source(data=str(folder), split_file=str(file)).table()
 
 
 @pytest.mark.parametrize(
@@ -193,7 +221,7 @@ def test_empty_rows_of_a_split_file_count_for_nothing_and_short_ones_have_no_par
     file.write_text(text.replace("\n", "\n\n,\n \n", 1))
     assert has_part(Source(data=str(folder), split_file=str(file)).table(), "val")
     file.write_text(text.replace("bright-1-0.png,train", "bright-1-0.png"))
-    with pytest.raises(DataError, match=r"1 images have a fault .* 'bright-1-0.png' has no part"):
+    with pytest.raises(DataError, match=r"1 image has a fault .* 'bright-1-0.png' has no part"):
         Source(data=str(folder), split_file=str(file)).table()
 
 
