@@ -75,7 +75,7 @@ def checks_for(wish: DoctorWish, budget: Budget) -> Checks:
     }
     address, data = wish.address, wish.data
     if data is not None:
-        checks["data"] = lambda: _services().images(data, wish.labels)
+        checks["data"] = lambda: _services().images(data, wish.labels, budget)
     if address is not None:
         checks["Ray"] = lambda: _services().cluster(address, wish.storage)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,12 +18,18 @@ from search.sizes import format_bytes
 from search.versions import versions
 from spaces.budget import Budget
 from spaces.presets.genmix import GENMIX
-from trainables.data.labels import LabelTable
+from spaces.protocol import Protocol
+from trainables.data.decoding import Bad, decode_rows
+from trainables.data.evaluations import evaluations
+from trainables.data.labels import LabelTable, positive_class
+from trainables.data.readers import format_of
 from trainables.data.source import Source
 from trainables.errors import DataError
 
 _MOST_IMAGES = 300
 """Read of a large data set, spread over it, so that the check is quick."""
+_FLAT = (".png", ".jpg", ".jpeg")
+"""Formats without volumes."""
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -99,49 +105,82 @@ def pretrained(budget: Budget) -> Finding:
     _, missing = leave_missing(GENMIX, budget, named=())
     if missing:
         first = missing[0].removeprefix("Left out of the space: ")
-        return wary(f"{len(missing)} things leave the space genmix, the first: {first}")
+        leave = "1 thing leaves" if len(missing) == 1 else f"{len(missing)} things leave"
+        return wary(f"{leave} the space genmix, the first: {first}")
     return fine("those of the space genmix are here")
 
 
-def images(data: Path, labels: str | None) -> Finding:
-    """Whether labels and images can be read; of many images a sample is."""
+def images(data: Path, labels: str | None, budget: Budget) -> Finding:
+    """Whether a search could read labels and images and divide them into the budget's folds; of many, a sample."""
     try:
         table = Source(data=str(data), labels=labels).table()
         with tempfile.TemporaryDirectory(prefix="genmix-doctor-") as cache:
-            sample = _sample(table)
+            sample = _sample(table, budget.folds)
             source = Source(data=str(data), labels=labels, slice_rule="middle", skip_bad_images=True)
             cohort = source.decode(sample, cache=Path(cache))
             bad, alike = cohort.bad_images, cohort.near_duplicates
+            volumes = _volumes(sample, {name for name, _ in bad})
     except DataError as error:
         return wrong(str(error))
-    counts = ", ".join(f"{name} {sum(row.label == name for row in table.rows)}" for name in table.classes)
-    patients = len({row.patient for row in table.rows})
-    text = f"{len(table.rows)} images ({counts}), " + (
-        f"{patients} patients" if table.patients_known else "no patients"
-    )
-    text += "" if len(sample.rows) == len(table.rows) else f"; {len(sample.rows)} of them were read"
+    text = _counted(table, len(sample.rows))
     if bad:
-        return wary(f"{text}; {_first(bad, 'cannot be read')}: mend or leave them out, or give --skip-bad-images")
+        return wrong(f"{text}; {_first(bad, 'cannot be read')}: mend or leave them out, or give --skip-bad-images")
+    try:
+        evaluations(cohort, Protocol(folds=budget.folds), seed=0)
+    except DataError as error:
+        return wrong(f"{text}; {error}")
+    if volumes:
+        return wary(
+            f"{text}; {_number(len(volumes), 'volume')}, {volumes[0]} the first: give --slice middle or --slice N"
+        )
     if not table.patients_known:
         return wary(f"{text}: each image counts as a patient, so add a column 'patient' if any has several")
     if alike:
         return wary(
-            f"{text}; {len(alike)} pairs of different patients are nearly equal, {alike[0][0]} and {alike[0][1]} the "
-            f"first: give both one name in the column 'patient' if they show one"
+            f"{text}; {_number(len(alike), 'pair')} of different patients nearly equal, {alike[0][0]} and "
+            f"{alike[0][1]} the first: give both one name in the column 'patient' if they show one"
         )
     return fine(text)
 
 
-def _sample(table: LabelTable) -> LabelTable:
-    """At most ``_MOST_IMAGES``, spread evenly over each class."""
+def _counted(table: LabelTable, n_read: int) -> str:
+    """How many images and patients there are, and what the search would make of the classes."""
+    counts = ", ".join(f"{name} {sum(row.label == name for row in table.rows)}" for name in table.classes)
+    patients = _number(len({row.patient for row in table.rows}), "patient") if table.patients_known else "no patients"
+    text = f"{len(table.rows)} images ({counts}), {patients}"
+    if len(table.classes) == 2:
+        positive = table.classes[positive_class(table.classes)]
+        text += f", sensitivity that of '{positive}' (--positive chooses)"
+    return text if n_read == len(table.rows) else f"{text}; {n_read} of them were read"
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def _sample(table: LabelTable, folds: int) -> LabelTable:
+    """About ``_MOST_IMAGES``, spread evenly over each class, and of each class as many patients as there are folds."""
     if len(table.rows) <= _MOST_IMAGES:
         return table
     each = max(1, _MOST_IMAGES // len(table.classes))
-    ids = []
+    ids: set[str] = set()
     for name in table.classes:
-        of_class = [row.id for row in table.rows if row.label == name]
-        ids += of_class[:: max(1, len(of_class) // each)]
+        of_class = [row for row in table.rows if row.label == name]
+        ids |= {row.id for row in of_class[:: max(1, len(of_class) // each)]}
+        first_of_patient: dict[str, str] = {}
+        for row in of_class:
+            first_of_patient.setdefault(row.patient, row.id)
+        ids |= set(list(first_of_patient.values())[:folds])
     return table.part(ids, inside=True)
+
+
+def _volumes(table: LabelTable, bad: Collection[str]) -> list[str]:
+    """The images that a search reads only if it is told which slice."""
+    may_be = {row.id for row in table.rows if row.path is not None and format_of(row.path) not in _FLAT}
+    if not may_be:
+        return []
+    read = decode_rows(table.part(may_be, inside=True), None, None)
+    return [each.id for each in read if isinstance(each, Bad) and each.id not in bad]
 
 
 def _first(bad: Sequence[tuple[str, str]], what: str) -> str:

@@ -27,6 +27,7 @@ from spaces.budget import budget_named
 from spaces.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
+QUICK = budget_named("quick")
 
 
 def examined(**checks: Any) -> tuple[int, list[str]]:
@@ -192,6 +193,13 @@ def test_a_tracking_address_that_cannot_be_used_fails(tmp_path: Path, monkeypatc
     assert tracking(f"sqlite:///{tmp_path}/mlflow.db").state == "ok"
 
 
+@pytest.mark.parametrize(("count", "said"), [(1, "1 thing leaves"), (3, "3 things leave")])
+def test_models_that_are_missing_are_counted(count: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    services = import_module("search.doctor_services")
+    monkeypatch.setattr(services, "leave_missing", lambda *_, **__: (None, ["Left out of the space: x"] * count))
+    assert services.pretrained(QUICK) == wary(f"{said} the space genmix, the first: x")
+
+
 def write_images(folder: Path, *, patients: bool = True) -> Path:
     rng = np.random.default_rng(0)
     folder.mkdir()
@@ -206,26 +214,59 @@ def write_images(folder: Path, *, patients: bool = True) -> Path:
 def test_images_are_read_and_counted_and_nothing_is_left(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "data")
     before = sorted(tmp_path.rglob("*"))
-    assert images(folder, None) == fine("8 images (a 4, b 4), 8 patients")
+    assert images(folder, None, QUICK) == fine(
+        "8 images (a 4, b 4), 8 patients, sensitivity that of 'b' (--positive chooses)"
+    )
     assert sorted(tmp_path.rglob("*")) == before
-    assert "add a column 'patient'" in images(write_images(tmp_path / "other", patients=False), None).text
+    found = images(write_images(tmp_path / "other", patients=False), None, QUICK)
+    assert (found.state, "add a column 'patient'" in found.text) == ("warn", True)
 
 
-def test_images_that_cannot_be_read_are_said(tmp_path: Path) -> None:
-    assert images(tmp_path / "none", None).state == "fail"
+def test_images_that_a_search_would_refuse_are_in_the_way(tmp_path: Path) -> None:
+    assert images(tmp_path / "none", None, QUICK).state == "fail"
     folder = write_images(tmp_path / "data")
     (folder / "3.png").write_bytes(b"no image")
-    found = images(folder, None)
-    assert (found.state, "1 cannot be read, 3.png the first" in found.text) == ("warn", True)
-    (folder / "5.png").write_bytes((folder / "1.png").read_bytes())
-    (folder / "3.png").write_bytes((folder / "2.png").read_bytes())
-    assert images(folder, None).state == "warn"
+    found = images(folder, None, QUICK)
+    assert (found.state, "1 cannot be read, 3.png the first" in found.text) == ("fail", True)
+    assert "--skip-bad-images" in found.text
+
+
+def test_nearly_equal_images_of_two_patients_are_to_know(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "data")
+    pixels = np.asarray(Image.open(folder / "1.png"))
+    Image.fromarray(np.minimum(pixels, 250) + np.uint8(5)).save(folder / "3.png")
+    found = images(folder, None, QUICK)
+    assert (found.state, "1 pair of different patients nearly equal, 1.png and 3.png" in found.text) == ("warn", True)
+
+
+def test_a_class_with_fewer_patients_than_the_folds_of_the_budget_is_in_the_way(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "data")
+    assert images(folder, None, QUICK).state == "ok"
+    found = images(folder, None, budget_named("standard"))
+    assert (found.state, "label 'a' has 4 patients, fewer than the 5 folds" in found.text) == ("fail", True)
+    table = (folder / "labels.csv").read_text()
+    (folder / "labels.csv").write_text(table.replace(",p3", ",p1").replace(",p5", ",p1").replace(",p7", ",p1"))
+    found = images(folder, None, QUICK)
+    assert (found.state, "label 'b' has 1 patient, fewer than the 3 folds" in found.text) == ("fail", True)
+
+
+def test_volumes_that_a_search_must_be_told_how_to_read_are_to_know(tmp_path: Path) -> None:
+    import SimpleITK
+
+    folder = write_images(tmp_path / "data")
+    volume = np.random.default_rng(1).integers(0, 255, (3, 32, 32)).astype(np.uint8)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(volume), str(folder / "2.mha"))
+    (folder / "labels.csv").write_text((folder / "labels.csv").read_text().replace("2.png", "2.mha"))
+    found = images(folder, None, QUICK)
+    assert (found.state, "1 volume, 2.mha the first: give --slice middle" in found.text) == ("warn", True)
 
 
 def test_of_many_images_a_sample_of_each_class_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_module("search.doctor_services"), "_MOST_IMAGES", 4)
-    found = images(write_images(tmp_path / "data"), None)
-    assert "8 images (a 4, b 4), 8 patients; 4 of them were read" in found.text
+    found = images(write_images(tmp_path / "data"), None, QUICK)
+    assert found.state == "ok", "a sample has as many patients of each class as there are folds"
+    assert found.text.startswith("8 images (a 4, b 4), 8 patients")
+    assert found.text.endswith("; 6 of them were read")
 
 
 def test_a_cluster_that_does_not_answer_fails(tmp_path: Path) -> None:

@@ -278,9 +278,11 @@ def _csv_table(data: Path, labels: Path | str | None) -> LabelTable:
     missing = [(line.line, row.path) for line, row in zip(lines[1:], rows, strict=True) if not _exists(row.path)]
     if missing:
         number, path = missing[0]
+        first = f"the first '{_inside(path, reader.root)}' in line {number}"
+        lack = "does not exist" if len(missing) == 1 else "do not exist"
         raise DataError(
-            f"{len(missing)} of {len(rows)} paths {'do' if len(missing) > 1 else 'does'} not exist, the first '{_inside(path, reader.root)}' in line "
-            f"{number} ({source}); expected paths relative to '{data}'. {_how_to_find(path)}."
+            f"{len(missing)} of {len(rows)} paths {lack}, {first} ({source}); "
+            f"expected paths relative to '{data}'. {_how_to_find(path)}."
         )
     _check_repeats(rows, source)
     source = f"{name}{passed_over(ignored)}{place}{_synthetic_in_words(rows)}"
