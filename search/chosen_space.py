@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from search.pretrained import PRETRAINED, WEIGHTS
@@ -10,7 +10,7 @@ from spaces.budget import Budget
 from spaces.config import known_names
 from spaces.corners import check_space
 from spaces.errors import SpaceError, nearest
-from spaces.fixed_settings import settable_names, with_generator_setting, with_setting
+from spaces.fixed_settings import is_shared, settable_names, with_generator_setting, with_setting
 from spaces.generators import SCRATCH
 from spaces.paper_table import adapted, with_pipeline
 from spaces.presets import PRESETS, TABLES
@@ -37,14 +37,17 @@ def chosen_space(name: str | Space, fixed: Sequence[str], budget: Budget) -> tup
         .with_choices(PRETRAINED, absolute)
         .with_choices(WEIGHTS, absolute)
     )
-    space = whole = loaded.with_defaults(budget.settings, generators=budget.generators)
+    space = loaded.with_defaults(budget.settings, generators=budget.generators)
     notes: list[str] = []
+    gone: dict[str, str] = {}
     for assignment in fixed:
         dimension, equals, value = assignment.partition("=")
         if not equals:
             raise SpaceError(f"--set {assignment} has no '='; write --set generator.name=egan.")
-        space, added = _fix(space, dimension.strip(), value.strip(), whole, budget)
+        before = space.names
+        space, added = _fix(space, dimension.strip(), value.strip(), gone, budget)
         notes += [f"--set {note}." for note in added]
+        gone |= {name: assignment for name in before if name not in space.names}
     table = TABLES.get(space.name)
     if table is not None:
         space, added = adapted(table, space, budget, named={each.partition("=")[0].strip() for each in fixed})
@@ -54,20 +57,28 @@ def chosen_space(name: str | Space, fixed: Sequence[str], budget: Budget) -> tup
     return space, notes
 
 
-def _fix(space: Space, dimension: str, value: str, whole: Space, budget: Budget) -> tuple[Space, tuple[str, ...]]:
-    """Fix one dimension; a dimension that earlier options removed is told from one that never was."""
-    of_generator = dimension.startswith("generator.") and dimension in known_names()
-    if of_generator and dimension not in space.names and GENERATOR_NAME in space.names:
+def _fix(
+    space: Space, dimension: str, value: str, gone: Mapping[str, str], budget: Budget
+) -> tuple[Space, tuple[str, ...]]:
+    """Fix one dimension, or a setting that is none; ``gone`` says which option removed which dimension."""
+    of_generator = dimension.startswith("generator.") and dimension in known_names() and GENERATOR_NAME in space.names
+    if of_generator and (dimension not in space.names or is_shared(space, dimension)):
         return with_generator_setting(space, dimension, value, budget)
-    if dimension in whole.names and dimension not in space.names:
-        raise SpaceError(
-            f"--set {dimension}={value} names a dimension that does not exist under the --set options before it; "
-            f"leave one of them out."
-        )
     if dimension == PRETRAINED and space.name in TABLES:
         return with_pipeline(space, absolute(value)), ()
-    if dimension not in whole.names and dimension in settable_names():
+    if dimension not in space.names and dimension in settable_names():
         return with_setting(space, dimension, absolute(value) if dimension == WEIGHTS else value), ()
+    if dimension in gone:
+        raise SpaceError(
+            f"--set {dimension}={value} names a dimension that does not exist under --set {gone[dimension]}; leave "
+            f"one of the two out."
+        )
+    if dimension not in space.names:
+        valid = {*space.names, *settable_names(), *(known_names() if GENERATOR_NAME in space.names else ())}
+        raise SpaceError(
+            f"--set {dimension}={value}: space '{space.name}' has no such dimension or setting; "
+            f"{nearest(dimension, valid)}."
+        )
     try:
         return space.fix(dimension, absolute(value) if dimension in (PRETRAINED, WEIGHTS) else value)
     except SpaceError as error:

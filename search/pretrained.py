@@ -73,8 +73,8 @@ def leave_missing(
             space = space.without(variant, *reasons)
             notes += [f"Left out of the space: {reason}" for reason in reasons.values()]
         elif reasons:
-            advice = "" if PRETRAINED in named or variant is None else f" (--set {PRETRAINED}=FOLDER keeps it)"
-            reason = f"{advice}: {next(iter(reasons.values()))}"
+            advice = f" (--set {GENERATOR_NAME}={generator} --set {PRETRAINED}=FOLDER searches it alone)"
+            reason = f"{'' if PRETRAINED in named or variant is None else advice}: {next(iter(reasons.values()))}"
             space = _without_generator(space, generator, reason)
             notes.append(f"{GENERATOR_NAME}={generator} leaves the space{reason}")
     return space, tuple(notes)

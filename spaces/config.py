@@ -190,6 +190,8 @@ GENMIX_PARTNERS: tuple[str, ...] = ("pool", "synthetic")
 CLASSIFIERS: tuple[str, ...] = ("small_cnn", "resnet50", "xception", "vgg16")
 PRETRAINED_CLASSIFIERS: tuple[str, ...] = ("resnet50", "xception", "vgg16")
 """Classifiers that can start from ImageNet weights."""
+SMALLEST_PIXELS: Mapping[str, int] = {"vgg16": 32}
+"""Classifiers that smaller images do not reach the end of."""
 OPTIMIZERS: tuple[str, ...] = ("adamw", "rmsprop", "adam", "sgd")
 SCHEDULES: tuple[str, ...] = ("cosine", "constant", "one_cycle")
 SYNTHETIC_MIXERS: tuple[str, ...] = (BlendConfig.name, GenMixConfig.name)
@@ -210,6 +212,13 @@ class TrialConfig:
     def __post_init__(self) -> None:
         wants = self.mixer.name in SYNTHETIC_MIXERS
         has = not isinstance(self.generator, NoGeneratorConfig) and self.synthetic is not None
+        smallest = SMALLEST_PIXELS.get(self.classifier.name, 16)
+        require(
+            self.preprocess.pixels >= smallest,
+            "preprocess.pixels",
+            self.preprocess.pixels,
+            f"at least {smallest} for classifier.name={self.classifier.name}",
+        )
         if wants and not has:
             raise ConfigError(
                 f"mixer.name={self.mixer.name} needs synthetic images; set generator.name to a generator."

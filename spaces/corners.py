@@ -24,7 +24,7 @@ def stops_early(space: Space, budget: Budget) -> bool:
 def check_space(space: Space, budget: Budget) -> None:
     """Check that every corner of a space is a configuration that a trial can run.
 
-    Raises: SpaceError, naming the first dimension whose name or bounds no trial understands.
+    Raises: SpaceError, naming the first setting whose name or value no trial understands.
     """
     for name in space.names:
         if name not in known_names():
@@ -35,7 +35,7 @@ def check_space(space: Space, budget: Budget) -> None:
     for dimension in space.dimensions:
         error = refusal(space, dimension, budget)
         if error is not None:
-            raise SpaceError(f"space '{space.name}', dimension '{dimension.name}': {error}")
+            raise SpaceError(f"space '{space.name}': {error}")
 
 
 def refusal(space: Space, dimension: Dimension, budget: Budget) -> ConfigError | None:
