@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from trainables.data.labels import LabelTable, split_named
 from trainables.data.tables import check_cell, read_table
 from trainables.data.untrusted import quoted, why_not_regular
 from trainables.errors import DataError
+
+_LONG = 1000
+"""Characters of a path that is not shown whole."""
 
 
 def with_parts(table: LabelTable, file: Path | None) -> LabelTable:
@@ -45,6 +49,7 @@ def _read_parts(file: Path, data: Path) -> dict[str, str]:
         raise DataError(f"{source} lacks rows with the columns path and split, each once; give a CSV that has them.")
     at = header.index("path"), header.index("split")
     parts: dict[str, str] = {}
+    folders = data.absolute(), data.resolve()
     for line in lines[1:]:
         where = f"line {line.line} of '{file}'"
         path, split = (line.cells[index] if index < len(line.cells) else "" for index in at)
@@ -52,6 +57,7 @@ def _read_parts(file: Path, data: Path) -> dict[str, str]:
             continue
         check_cell(path, "path", where)
         check_cell(split, "split", where)
+        path = _id(path, folders)
         if not path or path in parts:
             problem = f"names '{path}' again" if path else "has a part and no path"
             raise DataError(f"--split-file: {where} {problem}; expected one row for each image. Correct the row.")
@@ -65,8 +71,21 @@ def _check_place(file: Path, data: Path) -> None:
     if reason is None:
         return
     inside = data / file.name
-    advice = f"Give --split-file '{inside}'" if why_not_regular(inside) is None else "Correct the path"
+    advice = f"Give --split-file {_whole(inside)}" if why_not_regular(inside) is None else "Correct the path"
     raise DataError(
-        f"--split-file {quoted(file.name)} {reason}; expected a regular file in {quoted(str(file.absolute().parent))} "
+        f"--split-file {quoted(file.name or str(file))} {reason}; expected a regular file in {_whole(file.absolute().parent)} "
         f"(a path counts from the current folder, not from the data folder). {advice}."
     )
+
+
+def _whole(path: Path) -> str:
+    """A path that is to be used or looked at: not shortened, unless it is absurd."""
+    text = str(path)
+    return f"'{text}'" if text.isprintable() and len(text) <= _LONG else quoted(text)
+
+
+def _id(path: str, folders: Sequence[Path]) -> str:
+    """A cell's path as the labels have it: relative to the data folder, also where it was written in full."""
+    whole = Path(path)
+    inside = [whole.relative_to(folder) for folder in folders if whole.is_absolute() and whole.is_relative_to(folder)]
+    return inside[0].as_posix() if inside else path

@@ -191,6 +191,18 @@ def test_a_split_file_without_commas_is_refused_by_its_separator(folder: Path) -
         Source(data=str(folder), split_file=str(file)).table()
 
 
+def test_a_split_file_may_name_images_by_their_whole_paths(folder: Path) -> None:
+    file = Path(parts_file(folder, ("train", "val", "test")))
+    source = Source(data=str(folder), split_file=str(file))
+    relative = source.table()
+    header, *rows = file.read_text().splitlines()
+    file.write_text("\n".join([header, *(f"{folder}/{row}" for row in rows)]))
+    assert source.table() == relative
+    file.write_text(f"{file.read_text()}\nbright-1-0.png,train\n")
+    with pytest.raises(DataError, match=r"names 'bright-1-0.png' again"):
+        source.table()
+
+
 def test_several_images_without_a_part_are_counted_in_the_plural(folder: Path) -> None:
     file = Path(parts_file(folder, ("train", "val", "test")))
     file.write_text("\n".join(line for line in file.read_text().splitlines() if not line.startswith("bright-1-")))
