@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from search.settings import SettingsError, parse_duration
 from search.sizes import parse_bytes
+from search.versions import versions
 from spaces.budget import BUDGETS
 from spaces.errors import nearest
 
@@ -120,6 +121,7 @@ def search_parser(subcommands: Mapping[str, str]) -> Parser:
     )
     _add_what(parser.add_argument_group("what is searched"))
     _add_data(parser.add_argument_group("on which data"))
+    parser.add_argument("--version", action="version", version=f"genmix-search {versions()['genmix-search']}")
     where = parser.add_argument_group("where and how it runs")
     _add_where(where)
     add_resources(where)
@@ -137,7 +139,12 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--list-spaces", action="store_true", help="print the named spaces and stop")
     group.add_argument("--describe", action="store_true", help="print the space, its bounds and meanings, and stop")
     group.add_argument("--budget", metavar="NAME", help=f"{', '.join(BUDGETS)} (quick: a demonstration)")
-    group.add_argument("--trials", type=_count, metavar="N", help="how many configurations (the budget's)")
+    group.add_argument(
+        "--trials",
+        type=_count,
+        metavar="N",
+        help="how many configurations, reference policies among them (the budget's)",
+    )
     group.add_argument(
         "--metric", metavar="SCORE[,SCORE]", help="the score to improve, or several to trade (balanced_accuracy)"
     )
@@ -188,7 +195,9 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_where(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--storage", type=path, metavar="FOLDER", default=Path("searches"), help="(./searches)")
+    group.add_argument(
+        "--storage", type=path, metavar="FOLDER", default=Path("searches"), help="where searches are kept (./searches)"
+    )
     group.add_argument("--name", metavar="NAME", help="the search's name (space, date and time)")
     group.add_argument(
         "--no-sharing", action="store_const", const=True, help="let every trial compute all its stages by itself"
@@ -203,7 +212,9 @@ def add_resources(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--time-budget", type=_duration, metavar="TIME", help="stop after 90s, 15m, 2h, ...; resumable")
     group.add_argument("--concurrency", type=_count, metavar="N", help="trials at once (by cores or GPUs)")
     group.add_argument("--cpus-per-trial", type=_count, metavar="N", help="(cores / concurrency)")
-    group.add_argument("--gpus-per-trial", type=_share, metavar="X", help="may be a fraction (1 where any)")
+    group.add_argument(
+        "--gpus-per-trial", type=_share, metavar="X", help="may be a fraction (by memory: a quarter or a whole one)"
+    )
     group.add_argument(
         "--checkpoint-every", type=_duration, metavar="TIME", help="how often trainings are saved midway (60s)"
     )

@@ -26,7 +26,7 @@ DEFAULT_VALIDATION = 0.15
 _FIXED_WHEN_RESUMED = (
     "space", "set", "budget", "data", "labels", "slice", "positive", "skip_bad_images", "folds", "leave_site_out",
     "split_file", "lock_test", "validation", "no_images", "seed", "metric", "sampler", "scheduler", "warm_start",
-    "no_sharing", "max_copy_rate", "name", "config",
+    "no_sharing", "max_copy_rate", "name",
 )  # fmt: skip
 
 
@@ -46,6 +46,9 @@ def resources(given: Namespace) -> Resources:
 
 def resumption(given: Namespace) -> Resumption:
     """The search to go on with. Raises: SettingsError."""
+    for flag, value in {"--config": given.config, "--describe": given.describe}.items():
+        if value:
+            raise SettingsError(f"{flag} was given with --resume, which goes on with a search as it is; leave one out.")
     return Resumption(
         name=check_name(given.resume) if given.resume else None,
         storage=given.storage,

@@ -62,7 +62,10 @@ def refit_trial(search: Ledger, trial: TrialResult, console: Console) -> int:
     Raises:
         InputError: the search's images have gone; or the tracking server, when the model is on disk.
     """
-    folder = model_folder(search, trial)
+    folder, scored = model_folder(search, trial), len(trial.folds)
+    if scored < search.search().folds:
+        has = f"only {scored} of {search.search().folds} folds" if scored else "no fold"
+        console.print(f"{trial.id} has {has} scored, so that little is known of its model.", style="yellow")
     try:
         is_new = train(search, trial, folder, console)
     except FinalTrialError as error:

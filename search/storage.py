@@ -23,9 +23,11 @@ def find_search(storage: Path, name: str | None) -> Ledger:
     """
     found = {path.parent.name: path.parent for path in storage.resolve().glob("*/search.json")}
     if not found:
-        raise SettingsError(f"no search was found in {storage}; start one, or name its folder with --storage.")
+        raise SettingsError(
+            f"no search was found in {storage.resolve()}; start one, or name its folder with --storage."
+        )
     if name is not None and name not in found:
-        raise SettingsError(f"no search '{name}' is in {storage}; {nearest(name, found)}.")
+        raise SettingsError(f"no search '{name}' is in {storage.resolve()}; {nearest(name, found)}.")
     created = {each: _created(folder) for each, folder in found.items()}
     chosen = name if name is not None else max(created, key=lambda each: created[each] or 0.0)
     if created[chosen] is None:

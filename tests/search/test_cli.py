@@ -64,6 +64,8 @@ def started(tmp_path: Path, data: Path, *more: str) -> list[str]:
     [
         (["--space", "genmx"], "did you mean 'genmix'"),
         (["--space", "missing.yaml"], "cannot be read"),
+        (["--resume", "s", "--describe"], "--describe was given with --resume"),
+        (["--resume", "s", "--config", "best.yaml"], "--config was given with --resume"),
         (["--set", "generator.nam=egan"], "did you mean 'generator.name'"),
         (["--set", "generator.name=egn"], "is not one of dcgan, acgan"),
         (["--set", "generator.gamma"], "has no '='"),

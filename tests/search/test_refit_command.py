@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 import torch
 from mlflow.entities.model_registry import ModelVersion
+from rich.console import Console
 
 from mlflow_tracking import names
 from mlflow_tracking.connect import TrackingError, check_server, client_for
 from mlflow_tracking.models import fetch
 from mlflow_tracking.projector import Projector
+from search import refit_command
 from search.predict_command import PredictWish, predict_images
-from search.refit_command import refit
+from search.refit_command import refit, refit_trial
 from search.refit_flags import refit_parser
 from search.settings import SettingsError
 from tests.search.tiny_search import CLASSES, NAME, moved
@@ -178,3 +180,16 @@ def test_a_search_without_a_best_trial_and_an_unknown_trial_are_refused(tiny_sea
     ):
         refit(tiny_search.storage, NAME, None)
     assert refit_parser().parse_args(["tiny", "--trial", "t1"]).trial == "t1"
+
+
+def test_it_is_said_where_little_is_known_of_a_model(tiny_search: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*given: object) -> bool:
+        raise refit_command.Stopped(130)
+
+    monkeypatch.setattr(refit_command, "train", stop)
+    trial, printed = tiny_search.trial("t0000"), Console(record=True, width=200)
+    assert refit_trial(tiny_search, trial, printed) == 130
+    assert refit_trial(tiny_search, replace(trial, folds=trial.folds[:1]), printed) == 130
+    said = printed.export_text()
+    assert said.count("scored, so that little is known of its model") == 1
+    assert "t0000 has only 1 of" in said
