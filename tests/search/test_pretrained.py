@@ -58,10 +58,8 @@ def test_the_last_missing_value_takes_its_generator_and_all_its_dimensions_along
     assert generators(space) == set(GENERATORS) - {"none", "textual_inversion"}
     assert {"generator.tokens_per_class", "generator.steps", "generator.strength"}.isdisjoint(space.names)
     (note,) = notes
-    assert (
-        "generator.name=textual_inversion leaves the space (--set generator.name=textual_inversion --set generator.pretrained=FOLDER searches it alone)"
-        in note
-    )
+    assert "generator.name=textual_inversion leaves the space (--set generator.name=textual_inversion --set " in note
+    assert "generator.pretrained=FOLDER searches it alone)" in note
     check_space(space, QUICK)
     assert all(space.contains(policy) for policy in reference_policies(space).values())
 
@@ -125,8 +123,7 @@ def test_the_bare_command_starts_whatever_is_missing_and_records_what_is_left(
     assert cli.main([]) == 0
     (settings,) = started
     assert generators(settings.space) == set(GENERATORS) - {"none", "textual_inversion"}
-    assert "generator.name=textual_inversion leaves the space (--set generator.name=textual_inversion --set " in note
-    assert "generator.pretrained=FOLDER searches it alone)" in note
+    assert "generator.name=textual_inversion leaves the space" in capsys.readouterr().out
     assert space_from_yaml(settings.space.to_yaml(), source="t") == settings.space
 
 

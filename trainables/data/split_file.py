@@ -72,9 +72,10 @@ def _check_place(file: Path, data: Path) -> None:
         return
     inside = data / file.name
     advice = f"Give --split-file {_whole(inside)}" if why_not_regular(inside) is None else "Correct the path"
+    name, folder = quoted(file.name or str(file)), _whole(file.absolute().parent)
     raise DataError(
-        f"--split-file {quoted(file.name or str(file))} {reason}; expected a regular file in {_whole(file.absolute().parent)} "
-        f"(a path counts from the current folder, not from the data folder). {advice}."
+        f"--split-file {name} {reason}; expected a regular file in {folder} (a path counts from the current folder, not "
+        f"from the data folder). {advice}."
     )
 
 
