@@ -74,8 +74,8 @@ def _check_place(file: Path, data: Path) -> None:
     advice = f"Give --split-file {_whole(inside)}" if why_not_regular(inside) is None else "Correct the path"
     name, folder = quoted(file.name or str(file)), _whole(file.absolute().parent)
     raise DataError(
-        f"--split-file {name} {reason}; expected a regular file in {folder} (a path counts from the current folder, not "
-        f"from the data folder). {advice}."
+        f"--split-file {name} {reason}; expected a regular file in {folder} (a path counts from the current folder, "
+        f"not from the data folder). {advice}."
     )
 
 
