@@ -9,8 +9,8 @@ from typing import TypeAlias
 import torch
 
 from trainables.data.cohort import Cohort
-from trainables.generators.fitting import CHECKPOINT_SECONDS
 from trainables.stages import StageStore
+from trainables.training.loop import CHECKPOINT_SECONDS
 
 Report: TypeAlias = Callable[[str, int, int], None]
 """Called with (stage, steps done, steps in all); may raise StopRequested."""

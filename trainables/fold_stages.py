@@ -28,8 +28,7 @@ from trainables.files import read_json, write_json
 from trainables.fold_keys import FoldKeys
 from trainables.generators import registry as generators
 from trainables.generators.acceptance import check_class
-from trainables.generators.base import FittedGenerator, OnStep
-from trainables.generators.fitting import Trajectory, advance
+from trainables.generators.base import FittedGenerator
 from trainables.generators.previews import write_previews
 from trainables.metrics import extractor, fidelity
 from trainables.metrics.extractor import Extractor
@@ -38,6 +37,7 @@ from trainables.mixers.base import Augment
 from trainables.results import StageRecord
 from trainables.stage_checkpoints import TRAINING_FILE, save_state
 from trainables.stages import Stage, StageKey
+from trainables.training.loop import OnStep, Trajectory, advance
 
 CLASSIFIER_STATE = "state.safetensors"
 HISTORY = "history.json"

@@ -45,10 +45,10 @@ from trainables.classifiers.registry import build
 from trainables.classifiers.training import ClassifierTraining, begin_classifier
 from trainables.data.affine import affine
 from trainables.data.image_set import ImageSet
-from trainables.generators.determinism import deterministic
 from trainables.mixers import registry as mixers
 from trainables.mixers.base import Batch
 from trainables.seeding import generator
+from trainables.training.determinism import deterministic
 
 LIMIT = 1.15
 SEED = 0

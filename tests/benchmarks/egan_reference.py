@@ -18,9 +18,9 @@ from torch.nn.functional import softplus
 from spaces.generators import EganConfig
 from trainables import seeding
 from trainables.generators.adversary import BETAS
-from trainables.generators.determinism import deterministic
 from trainables.generators.egan import Egan
 from trainables.generators.training import Deck, TrainingImages
+from trainables.training.determinism import deterministic
 
 PLAIN_MUTATIONS = (
     lambda logits_N: -softplus(logits_N).mean() / 2,

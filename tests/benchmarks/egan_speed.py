@@ -16,9 +16,9 @@ from tests.benchmarks.egan_reference import PlainEgan
 from trainables import seeding
 from trainables.generators.adversary import BETAS, AdversarialTraining
 from trainables.generators.dcgan import DcganTraining
-from trainables.generators.determinism import deterministic
 from trainables.generators.egan import Egan, EganTraining
 from trainables.generators.training import TrainingImages
+from trainables.training.determinism import deterministic
 
 SEED = 1
 COMPARED = 4

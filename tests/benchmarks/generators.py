@@ -42,11 +42,11 @@ from torch.utils.flop_counter import flop_registry
 
 from spaces.generators import GENERATORS, PRECISIONS, TrainedConfig
 from tests.benchmarks import classifier_loop, egan_speed
-from trainables.generators.determinism import deterministic
 from trainables.generators.fitted import FittedNetworks
 from trainables.generators.registry import build
 from trainables.generators.stylegan import R1_EVERY
 from trainables.generators.training import NetworkGenerator, TrainingImages
+from trainables.training.determinism import deterministic
 
 SEED = 1
 IMAGES = 256

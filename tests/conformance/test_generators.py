@@ -22,10 +22,10 @@ from tests.trainables.generators import whole_trainings
 from tests.trainables.generators.golden import needed
 from trainables.data.image_set import ImageSet
 from trainables.errors import EmptyPoolError, FinalTrialError, StopRequested
-from trainables.generators import fitting
 from trainables.generators.base import FittedGenerator, Generator, Training
 from trainables.generators.previews import PREVIEWED
 from trainables.generators.registry import GENERATORS, build
+from trainables.training import loop
 
 CPU = torch.device("cpu")
 TINY: dict[str, Any] = {
@@ -210,7 +210,7 @@ def test_the_training_set_and_the_global_random_state_stay_as_they_are(name: str
 @pytest.mark.parametrize(("name", "settings"), VARIANTS)
 def test_every_step_is_reported_and_may_stop_the_training(name: str, settings: dict[str, Any]) -> None:
     seen: list[tuple[int, int]] = []
-    fitting.advance(begin(name, **settings), 4, on_step=lambda done, total: seen.append((done, total)))
+    loop.advance(begin(name, **settings), 4, on_step=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
     def stop(done: int, total: int) -> None:
@@ -218,7 +218,7 @@ def test_every_step_is_reported_and_may_stop_the_training(name: str, settings: d
             raise StopRequested
 
     with pytest.raises(StopRequested):
-        fitting.advance(begin(name, **settings), 4, on_step=stop)
+        loop.advance(begin(name, **settings), 4, on_step=stop)
 
 
 @pytest.mark.parametrize(("name", "settings"), VARIANTS)
@@ -246,7 +246,7 @@ class Kept:
 
 def trained(name: str, steps: int, checkpoints: Kept, **settings: Any) -> Training:
     training = begin(name, **settings)
-    fitting.advance(training, steps, on_step=lambda done, total: None, checkpoints=checkpoints)
+    loop.advance(training, steps, on_step=lambda done, total: None, checkpoints=checkpoints)
     return training
 
 
@@ -284,7 +284,7 @@ def test_a_stopped_training_saves_itself_first(name: str, settings: dict[str, An
 
     kept = Kept()
     with pytest.raises(StopRequested):
-        fitting.advance(begin(name, **settings), 4, on_step=stop, checkpoints=kept)
+        loop.advance(begin(name, **settings), 4, on_step=stop, checkpoints=kept)
     assert kept.content == save(trained(name, 2, Kept(), **settings).state())
 
 
@@ -293,7 +293,7 @@ def test_how_long_a_training_will_be_changes_none_of_its_steps(name: str, settin
     short = make(name, **{**settings, "steps": 2}).begin(toy(), seed=7, device=CPU)
     long = make(name, **{**settings, "steps": 9000}).begin(toy(), seed=7, device=CPU)
     for training in (short, long):
-        fitting.advance(training, 2, on_step=lambda done, total: None)
+        loop.advance(training, 2, on_step=lambda done, total: None)
     assert everything(short) == everything(long)
 
 

@@ -188,7 +188,7 @@ def test_a_setting_that_no_dimension_searches_is_fixed_for_the_generators_that_h
     assert "generator.critic_steps" not in space.complete({"generator.name": "dcgan"})
     with pytest.raises(SpaceError, match="none of this space's generators"):
         with_generator_setting(PRESETS["genmix"].fix("generator.name", "dcgan")[0], "generator.gamma", "0.1", QUICK)
-    with pytest.raises(SpaceError, match=r"--set generator.critic_steps=x: expected a whole number, such as its default 5"):
+    with pytest.raises(SpaceError, match=r"critic_steps=x: expected a whole number, such as its default 5"):
         with_generator_setting(PRESETS["genmix"], "generator.critic_steps", "x", QUICK)
 
 

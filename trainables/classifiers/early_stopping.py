@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from trainables.generators.parts import under
+from trainables.training.parts import under
 
 
 class EarlyStopping:

@@ -17,10 +17,10 @@ from trainables.classifiers.optimisation import SCHEDULES, optimizer
 from trainables.classifiers.trained import in_chunks
 from trainables.data.image_set import ImageSet
 from trainables.errors import DivergedError
-from trainables.generators.adam import set_rate
-from trainables.generators.graphs import Graphs
-from trainables.generators.parts import Part
 from trainables.mixers.base import Batch
+from trainables.training.adam import set_rate
+from trainables.training.graphs import Graphs
+from trainables.training.parts import Part
 
 
 class Learner:

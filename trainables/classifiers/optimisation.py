@@ -31,7 +31,7 @@ def optimizer(config: ClassifierConfig, parameters: Iterable[nn.Parameter]) -> t
     Args:
         config: its name and settings.
         parameters: of a network, on the device where it computes. On a GPU the learning rate and all counts lie there
-            too: nothing waits for the device, and a CUDA graph can hold the step. See ``generators.adam.set_rate``.
+            too: nothing waits for the device, and a CUDA graph can hold the step. See ``training.adam.set_rate``.
     """
     parameters = list(parameters)
     on_gpu, decay = parameters[0].is_cuda, config.weight_decay

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spaces.config import ClassifierConfig
 from trainables.classifiers.features import features
 from trainables.classifiers.registry import restore
-from trainables.generators.determinism import deterministic
+from trainables.training.determinism import deterministic
 
 EVALUATION_BATCH = 256
 

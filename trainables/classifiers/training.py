@@ -20,11 +20,10 @@ from trainables.classifiers.registry import build
 from trainables.classifiers.trained import TrainedClassifier
 from trainables.data.image_set import ImageSet
 from trainables.errors import DataError
-from trainables.generators.base import OnStep
-from trainables.generators.determinism import deterministic
-from trainables.generators.fitting import advance
-from trainables.generators.parts import Part, pack, unpack
 from trainables.mixers.base import Augment, Batch, Mixer
+from trainables.training.determinism import deterministic
+from trainables.training.loop import OnStep, advance
+from trainables.training.parts import Part, pack, unpack
 
 CLASSIFIER_STAGE_VERSION = 2
 """Raised by hand when the loop, an architecture or the augmentation computes other numbers than before.

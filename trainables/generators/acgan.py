@@ -10,12 +10,12 @@ from spaces.generators import AcganConfig
 from trainables import seeding
 from trainables.generators.adversary import BETAS, AdversarialGenerator, AdversarialTraining, adversary
 from trainables.generators.evolution import discriminator_loss
-from trainables.generators.graphs import Drawn
 from trainables.generators.networks.dcgan import AuxiliaryDiscriminator
 from trainables.generators.networks.image_network import ImageNetwork
-from trainables.generators.parts import under
 from trainables.generators.precision import computing_in
 from trainables.generators.training import TrainingImages
+from trainables.training.graphs import Drawn
+from trainables.training.parts import under
 
 STAGE_VERSION = 1
 

@@ -13,18 +13,18 @@ from torch import Tensor, nn
 
 from spaces.generators import GanConfig
 from trainables import seeding
-from trainables.generators.adam import adam
 from trainables.generators.augmentation import apply_diffaugment, draw_diffaugment
 from trainables.generators.averages import WeightAverage
 from trainables.generators.curves import Curves
 from trainables.generators.evolution import discriminator_loss
-from trainables.generators.graphs import Drawn, Graphs
 from trainables.generators.networks.dcgan import DcganGenerator, Network, create
 from trainables.generators.networks.image_network import ImageNetwork
 from trainables.generators.networks.spectral import normalised
-from trainables.generators.parts import Part, named, under
 from trainables.generators.precision import computing_in
 from trainables.generators.training import Deck, NetworkGenerator, TrainingImages
+from trainables.training.adam import adam
+from trainables.training.graphs import Drawn, Graphs
+from trainables.training.parts import Part, named, under
 
 BETAS = (0.5, 0.999)
 """Adam's decays (Radford et al. 2016, section 4)."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from trainables.generators.graphs import Drawn
+from trainables.training.graphs import Drawn
 
 SHIFT_SHARE = 0.125
 """Largest shift by whole pixels, as a share of the image's side, in both methods."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 import torch
@@ -10,9 +10,6 @@ from torch import Tensor
 
 from trainables.data.image_set import ImageSet
 from trainables.generators.previews import Previews
-
-OnStep: TypeAlias = Callable[[int, int], None]
-"""Called with (steps done, steps in all); may raise StopRequested. Cheap enough to call at every step."""
 
 History: TypeAlias = Mapping[str, Sequence[float] | Sequence[Sequence[float]]]
 """Recorded curves by name, one entry per step (losses) or per generation (selected mutation, fitness)."""

@@ -11,13 +11,13 @@ from spaces.generators import DaeGanConfig
 from trainables import seeding
 from trainables.generators.egan import Egan, EganTraining, Judge
 from trainables.generators.evolution import Judgement
-from trainables.generators.graphs import Drawn
 from trainables.generators.latents import Latents, MixtureLatents, NormalLatents
 from trainables.generators.mixed_input import mixed_images, mixed_judgement, mixed_loss, real_shares
 from trainables.generators.networks.image_network import ImageNetwork
 from trainables.generators.networks.residual import DaeDiscriminator, DaeGenerator, create_dae, without_attention
-from trainables.generators.parts import Part
 from trainables.generators.training import TrainingImages
+from trainables.training.graphs import Drawn
+from trainables.training.parts import Part
 
 STAGE_VERSION = 2
 

@@ -9,9 +9,9 @@ from torch.nn.functional import softplus
 from spaces.generators import DcganConfig
 from trainables import seeding
 from trainables.generators.adversary import BETAS, AdversarialGenerator, AdversarialTraining, adversary
-from trainables.generators.graphs import Drawn
 from trainables.generators.networks.dcgan import DcganDiscriminator
 from trainables.generators.training import TrainingImages
+from trainables.training.graphs import Drawn
 
 STAGE_VERSION = 2
 

@@ -10,10 +10,8 @@ from torch import Tensor
 
 from spaces.generators import SCRATCH, DiffusionConfig
 from trainables import seeding
-from trainables.generators.adam import adam, set_rate
 from trainables.generators.averages import WeightAverage
 from trainables.generators.curves import Curves
-from trainables.generators.graphs import Drawn, Graphs
 from trainables.generators.networks.ddim import COSINE, noised, schedule_of, target
 from trainables.generators.networks.denoiser import (
     DiffusionNetwork,
@@ -24,10 +22,12 @@ from trainables.generators.networks.denoiser import (
     read_weights,
 )
 from trainables.generators.networks.image_network import ImageNetwork
-from trainables.generators.parts import Part
 from trainables.generators.precision import computing_in
 from trainables.generators.pretrained import ensure
 from trainables.generators.training import Deck, NetworkGenerator, TrainingImages
+from trainables.training.adam import adam, set_rate
+from trainables.training.graphs import Drawn, Graphs
+from trainables.training.parts import Part
 
 STAGE_VERSION = 1
 WARM_UP = 20

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from spaces.generators import EganConfig
 from trainables import seeding
-from trainables.generators.adam import adam
 from trainables.generators.adversary import BETAS, AdversarialGenerator, Augmentation, adversary, frozen
 from trainables.generators.curves import Curves
 from trainables.generators.evolution import (
@@ -23,13 +22,14 @@ from trainables.generators.evolution import (
     mutation_gradients,
     real_part,
 )
-from trainables.generators.graphs import Drawn, Graphs
 from trainables.generators.networks.dcgan import DcganDiscriminator
 from trainables.generators.networks.image_network import ImageNetwork
-from trainables.generators.parts import Part, named, under
 from trainables.generators.population import Population, Rows, images_of
 from trainables.generators.precision import computing_in
 from trainables.generators.training import Deck, TrainingImages
+from trainables.training.adam import adam
+from trainables.training.graphs import Drawn, Graphs
+from trainables.training.parts import Part, named, under
 
 STAGE_VERSION = 3
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from trainables.errors import FinalTrialError
 from trainables.generators.base import History
-from trainables.generators.determinism import deterministic
-from trainables.generators.graphs import Drawn, Graphs
 from trainables.generators.networks.image_network import ImageNetwork
 from trainables.seeding import generator
+from trainables.training.determinism import deterministic
+from trainables.training.graphs import Drawn, Graphs
 
 CHUNK = 64
 """Images are always computed in whole chunks of this many, aligned to their indices: other batch sizes may be

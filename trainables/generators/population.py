@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from trainables.generators.adam import adam
 from trainables.generators.averages import decay_after
 from trainables.generators.networks.image_network import ImageNetwork
+from trainables.training.adam import adam
 
 ALIGNMENT = 16
 """Every tensor begins at a multiple of so many values of its row, as where memory was taken for it alone."""

@@ -10,16 +10,16 @@ from torch.nn.functional import softplus
 
 from spaces.generators import StyleganConfig
 from trainables import seeding
-from trainables.generators.adam import adam
 from trainables.generators.adversary import AdversarialTraining, Augmentation, adversary
 from trainables.generators.augmentation import AdaController, apply_ada, draw_ada
-from trainables.generators.graphs import Drawn
 from trainables.generators.networks.dcgan import create
 from trainables.generators.networks.stylegan2 import StyleganDiscriminator, StyleganGenerator
-from trainables.generators.parts import Part, named, under
 from trainables.generators.precision import computing_in
 from trainables.generators.regularisation import path_lengths, path_penalty, r1
 from trainables.generators.training import NetworkGenerator, TrainingImages
+from trainables.training.adam import adam
+from trainables.training.graphs import Drawn
+from trainables.training.parts import Part, named, under
 
 STAGE_VERSION = 1
 BETAS = (0.0, 0.99)

@@ -15,10 +15,10 @@ from trainables.generators.curves import Curves
 from trainables.generators.networks.ddim import ddim, guided, noised, schedule_of, target
 from trainables.generators.networks.image_network import ImageNetwork
 from trainables.generators.networks.latent_pipeline import BATCH, LatentPipeline, word_name
-from trainables.generators.parts import Part
 from trainables.generators.precision import computing_in
 from trainables.generators.pretrained import ensure
 from trainables.generators.training import Deck, NetworkGenerator, TrainingImages
+from trainables.training.parts import Part
 
 STAGE_VERSION = 1
 PROMPT = "a photo of {words}"

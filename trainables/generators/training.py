@@ -21,13 +21,13 @@ from trainables.errors import DataError
 from trainables.generators.acceptance import check_images, check_preview
 from trainables.generators.base import History
 from trainables.generators.curves import JUDGED_FROM, Curves
-from trainables.generators.determinism import deterministic
 from trainables.generators.fitted import FittedNetworks, load_networks, network_name
 from trainables.generators.networks.image_network import ImageNetwork
-from trainables.generators.parts import Part, pack, under, unpack
 from trainables.generators.previews import PREVIEWED, Previews, is_due, to_uint8
 from trainables.generators.settling import settle
 from trainables.seeding import generator, stream
+from trainables.training.determinism import deterministic
+from trainables.training.parts import Part, pack, under, unpack
 
 LOOKED_AT = 8
 """Images of each class that are looked at in mid-training."""

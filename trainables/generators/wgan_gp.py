@@ -8,13 +8,13 @@ from torch import Tensor
 from spaces.generators import WganGpConfig
 from trainables import seeding
 from trainables.generators.adversary import AdversarialGenerator, AdversarialTraining, adversary
-from trainables.generators.graphs import Drawn
 from trainables.generators.networks.dcgan import DcganDiscriminator
 from trainables.generators.networks.image_network import ImageNetwork
-from trainables.generators.parts import Part, named, under
 from trainables.generators.precision import computing_in
 from trainables.generators.regularisation import gradient_penalty
 from trainables.generators.training import TrainingImages
+from trainables.training.graphs import Drawn
+from trainables.training.parts import Part, named, under
 
 STAGE_VERSION = 2
 BETAS = (0.0, 0.9)

@@ -20,10 +20,10 @@ from trainables.classifiers.small_cnn import WIDTHS, SmallCnn
 from trainables.classifiers.training import CLASSIFIER_STAGE_VERSION, train_classifier
 from trainables.data.affine import identity
 from trainables.data.image_set import ImageSet
-from trainables.generators.base import OnStep
-from trainables.generators.determinism import deterministic
 from trainables.mixers.real import Real
 from trainables.mixers.registry import MIXER_VERSION
+from trainables.training.determinism import deterministic
+from trainables.training.loop import OnStep
 
 STAGE_VERSION = 1
 """Raised by hand when the extractor computes other features than before."""

@@ -24,11 +24,10 @@ from trainables.classifiers.training import ClassifierTraining, begin_classifier
 from trainables.data.affine import affine
 from trainables.data.image_set import ImageSet
 from trainables.errors import DivergedError, StopRequested
-from trainables.generators.base import OnStep
-from trainables.generators.fitting import advance
 from trainables.mixers import registry as mixers
 from trainables.mixers.base import Augment, Batch, Mixer
 from trainables.seeding import generator
+from trainables.training.loop import OnStep, advance
 
 CPU = torch.device("cpu")
 TINY = ClassifierConfig(epochs=2, batch_size=4, learning_rate=3e-3)

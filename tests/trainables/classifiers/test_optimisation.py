@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from spaces import config as spaces_config
 from spaces.config import ClassifierConfig
 from trainables.classifiers.optimisation import SCHEDULES, cosine_decay, one_cycle, optimizer
-from trainables.generators.adam import set_rate
 from trainables.seeding import generator
+from trainables.training.adam import set_rate
 
 
 def test_every_configured_name_has_its_schedule_and_optimiser() -> None:

@@ -24,10 +24,9 @@ from trainables.data.affine import affine
 from trainables.data.image_set import ImageSet
 from trainables.errors import StopRequested
 from trainables.files import read_json, write_json
-from trainables.generators.base import OnStep
-from trainables.generators.fitting import advance
 from trainables.mixers import registry as mixers
 from trainables.seeding import generator
+from trainables.training.loop import OnStep, advance
 
 CPU = torch.device("cpu")
 

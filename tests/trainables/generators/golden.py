@@ -17,8 +17,8 @@ from spaces.generators import GENERATORS as CONFIGS
 from tests.trainables.generators.tiny_pipelines import stable_diffusion
 from trainables.data.image_set import ImageSet
 from trainables.generators.base import History
-from trainables.generators.fitting import advance
 from trainables.generators.registry import GENERATORS, build
+from trainables.training.loop import advance
 
 FOLDER = Path(__file__).with_name("golden")
 SMALL = {

@@ -13,14 +13,15 @@ from torch import Tensor
 from spaces.errors import ConfigError
 from spaces.generators import GENERATORS as CONFIGS
 from tests.trainables.generators.whole_trainings import toy
-from trainables.generators import graphs, stylegan
+from trainables.generators import stylegan
 from trainables.generators.base import Training
 from trainables.generators.egan import EganTraining
 from trainables.generators.fitted import CHUNK
-from trainables.generators.graphs import Drawn, Graphs
 from trainables.generators.population import ALIGNMENT
 from trainables.generators.registry import GENERATORS, build
 from trainables.generators.training import NetworksTraining
+from trainables.training import graphs
+from trainables.training.graphs import Drawn, Graphs
 
 pytestmark = [
     pytest.mark.gpu,

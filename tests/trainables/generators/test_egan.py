@@ -15,9 +15,9 @@ from trainables.data.image_set import ImageSet
 from trainables.generators.adversary import frozen
 from trainables.generators.egan import Egan, EganTraining
 from trainables.generators.evolution import MUTATIONS
-from trainables.generators.graphs import Drawn
 from trainables.generators.population import images_of
 from trainables.generators.training import TrainingImages
+from trainables.training.graphs import Drawn
 
 CPU = torch.device("cpu")
 GENERATIONS = 4

@@ -15,10 +15,10 @@ from spaces.generators import DaeGanConfig, EganConfig
 from trainables.data.image_set import ImageSet
 from trainables.generators.adversary import BETAS
 from trainables.generators.egan import EganTraining
-from trainables.generators.graphs import Drawn
 from trainables.generators.population import images_of
 from trainables.generators.registry import build
 from trainables.generators.training import NetworksTraining
+from trainables.training.graphs import Drawn
 
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {

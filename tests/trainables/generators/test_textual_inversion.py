@@ -18,7 +18,6 @@ from trainables.data.image_set import ImageSet
 from trainables.errors import DataError
 from trainables.generators.networks.ddim import noised
 from trainables.generators.networks.latent_pipeline import ExtendedWords, LatentPipeline
-from trainables.generators.parts import pack, unpack
 from trainables.generators.textual_inversion import (
     SOURCES,
     InversionNetwork,
@@ -27,6 +26,7 @@ from trainables.generators.textual_inversion import (
     skipped_steps,
 )
 from trainables.generators.training import Deck, TrainingImages
+from trainables.training.parts import pack, unpack
 
 CPU = torch.device("cpu")
 TINY = {"steps": 2, "batch_size": 2, "sampling_steps": 2, "guidance": 2.0, "tokens_per_class": 2}

@@ -13,7 +13,6 @@ from spaces.generators import DcganConfig
 from tests.trainables.generators import whole_trainings
 from trainables.data.image_set import ImageSet
 from trainables.errors import DataError, DivergedError
-from trainables.generators import fitting
 from trainables.generators.acceptance import check_images, check_preview, displacement, spread
 from trainables.generators.curves import CHECKED_EVERY, Curves, check_contest
 from trainables.generators.dcgan import Dcgan
@@ -22,6 +21,7 @@ from trainables.generators.networks.dcgan import DcganGenerator, create
 from trainables.generators.previews import is_due
 from trainables.generators.settling import settle
 from trainables.generators.training import Deck, affine_set
+from trainables.training import loop
 
 CPU = torch.device("cpu")
 
@@ -187,9 +187,7 @@ def test_a_checkpoint_is_written_whenever_the_time_has_come_not_by_steps() -> No
     ticks = iter([0.0, 30.0, 59.0, 61.0, 61.0, 100.0, 130.0, 130.0, 140.0])
     training = Dcgan(DcganConfig(batch_size=4, width=4, latent_size=4)).begin(images(), seed=0, device=CPU)
     kept = Kept()
-    fitting.advance(
-        training, 6, on_step=lambda done, total: None, checkpoints=kept, every=60.0, clock=lambda: next(ticks)
-    )
+    loop.advance(training, 6, on_step=lambda done, total: None, checkpoints=kept, every=60.0, clock=lambda: next(ticks))
     assert kept.done == [3, 5]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from trainables.data.image_set import ImageSet
-from trainables.generators.base import FittedGenerator, Generator, OnStep
-from trainables.generators.fitting import advance
+from trainables.generators.base import FittedGenerator, Generator
+from trainables.training.loop import OnStep, advance
 
 
 def fit(

@@ -14,12 +14,12 @@ from tests.trainables.generators.golden import SMALL, TRAINED, needed
 from trainables.data.image_set import ImageSet
 from trainables.generators import stylegan
 from trainables.generators.egan import HandedOn
-from trainables.generators.graphs import Drawn, Graphs
-from trainables.generators.parts import Part, pack
 from trainables.generators.population import Population
 from trainables.generators.registry import build
 from trainables.generators.stylegan import Memory
 from trainables.generators.training import Deck, NetworksTraining
+from trainables.training.graphs import Drawn, Graphs
+from trainables.training.parts import Part, pack
 
 CPU = torch.device("cpu")
 ALL_ON = {

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trainables.generators.averages import WeightAverage, decay_after
 from trainables.generators.networks.spectral import normalised
-from trainables.generators.parts import Part, pack, unpack
+from trainables.training.parts import Part, pack, unpack
 
 
 def rng(seed: int = 0) -> torch.Generator:

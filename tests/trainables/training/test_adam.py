@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tests.benchmarks.functional_adam import adam_step, no_moments
-from trainables.generators.adam import adam, set_rate
+from trainables.training.adam import adam, set_rate
 
 SHAPES = ((3, 4), (5,), (2, 2, 3))
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from torch import Tensor
 
 from trainables.errors import StopRequested
-from trainables.generators.base import OnStep
 
 CHECKPOINT_SECONDS = 60.0
+
+OnStep: TypeAlias = Callable[[int, int], None]
+"""Called with (steps done, steps in all); may raise StopRequested. Cheap enough to call at every step."""
 
 
 class Trajectory(Protocol):
