@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from search.durations import Durations, measured_durations, reference_durations
+from search.durations import Durations, Kind, Spread, reference_durations
 from search.objectives import Objective
 from search.simulation.course import Cluster, Proposes
 from search.simulation.driver import Plan
+from search.simulation.measured import measured_durations
+from search.simulation.work import RelativeWork
 from search.simulation.workload import DrawnWorkload
 from search.simulator import simulate
 from spaces.budget import Budget
 from spaces.config import SYNTHETIC_MIXERS
-from spaces.reference import reference_policies
+from spaces.parameter import Choice
 from spaces.space import GENERATOR_NAME, Assignment, Space
 from trainables.results import TrialResult
 
 _MOST_SIMULATED = 400
 """Trials; what more of them cost is taken in proportion, which is too much rather than too little."""
+CONFIRMATION_SHARE = 0.25
+"""``search.confirm.SHARE``, which costs the import of Ray."""
 _STARTUP = 8
 _NEW_WITHIN = 5
 _OBJECTIVE = Objective(name="balanced_accuracy", maximize=True)
@@ -52,32 +56,48 @@ class CostEstimate:
 
     def in_words(self) -> str:
         """One sentence for the terminal."""
-        compute, unshared, wall = map(_time, (self.compute_seconds, self.unshared_seconds, self.wall_seconds))
-        source = f"from reference durations of one CPU core and {self.durations.images} training images"
-        if self.durations.measured:
-            source = f"from {self.durations.measured} stages measured in this storage"
+        compute, unshared, wall = map(clock, (self.compute_seconds, self.unshared_seconds, self.wall_seconds))
         return (
-            f"About {self.trials} trials x {self.folds} folds: {compute} of compute ({unshared} if no stage were "
-            f"shared), {wall} on {self.slots} {'slot' if self.slots == 1 else 'slots'}, if no trial is stopped early; "
-            f"{source}."
+            f"About {_count(self.trials, 'trial')} x {_count(self.folds, 'fold')}: {compute} of compute ({unshared} if "
+            f"no stage were shared), {wall} on {_count(self.slots, 'slot')}, if no trial is stopped early; roughly, "
+            f"from {self._source()}, in proportion to training images ({self.durations.images} here), pixels and "
+            f"lengths of training."
         )
 
+    def _source(self) -> str:
+        measured = f"{_count(self.durations.measured, 'stage')} measured in this storage"
+        known = ([measured] if self.durations.measured else []) + (
+            ["reference durations of one CPU core"] if self.durations.reference else []
+        )
+        return " and, for what they do not tell, ".join(known)
 
-def known_durations(storage: Path, budget: Budget, *, images: int | None = None) -> Durations | None:
-    """How long stages of a budget take: measured ones first, then reference durations; None if too little is known.
+
+def known_durations(storage: Path, space: Space, budget: Budget, *, images: int) -> Durations:
+    """How long stages of a search take: measured ones first, then reference durations.
 
     Args:
         storage: in whose stages they were measured.
-        budget: the search's.
-        images: training images of a fold, if that is known.
+        space: what is searched.
+        budget: its budget.
+        images: training images of a fold.
     """
-    measured, reference = measured_durations(storage, budget), reference_durations(budget, images=images)
-    if reference is not None:
-        return measured.over(reference)
-    names = {stage for stage, _ in measured.spreads}
-    if not {"generator", "classifier"} <= names:
-        return None
-    return _with_middles(measured)
+    measured = measured_durations(storage, space, budget, images=images)
+    reference = reference_durations(budget, images=images)
+    return _with_middles(measured if reference is None else measured.over(reference))
+
+
+def unmeasured(space: Space, budget: Budget, references: Mapping[str, Assignment], durations: Durations) -> str:
+    """What a search would train and nothing is known of, in words; "" where there is no such thing."""
+    found = []
+    for stage, usual in (("classifier", [budget.settings["classifier.name"]]), ("generator", [])):
+        name = f"{stage}.name"
+        own = [each.parameter for each in space.dimensions if each.name == name]
+        options = [value for each in own if isinstance(each, Choice) for value in each.options]
+        options = [*(options or usual), *(each[name] for each in references.values() if name in each)]
+        missing = [str(each) for each in dict.fromkeys(options) if not durations.knows(stage, str(each))]
+        if missing:
+            found.append(f"the {stage}{'s' * (len(missing) > 1)} {', '.join(missing)}")
+    return " and ".join(found)
 
 
 def estimate(
@@ -89,6 +109,7 @@ def estimate(
     concurrency: int,
     sampler: str,
     durations: Durations,
+    references: Mapping[str, Assignment],
     sharing: bool = True,
     seed: int = 0,
 ) -> CostEstimate:
@@ -104,18 +125,19 @@ def estimate(
         folds: trainings and tests of a trial.
         concurrency: trials at once.
         sampler: its name.
-        durations: how long stages take.
+        durations: how long stages take; nothing that is trained is unmeasured.
+        references: the reference policies, which come first.
         sharing: whether trials find each other's stages.
         seed: of the draws.
     """
     simulated = min(trials, _MOST_SIMULATED)
     proposer: Proposes = _OverGenerators(space, seed=seed) if sampler == "reuse" else _Draws(space, seed=seed)
     plan = Plan(
-        workload=DrawnWorkload(space, budget, durations, folds=folds, seed=seed),
+        workload=DrawnWorkload(space, budget, durations, folds=folds, work=RelativeWork(budget), seed=seed),
         proposer=proposer,
         objectives=(_OBJECTIVE,),
         wanted=simulated,
-        references=reference_policies(space),
+        references=references,
         sharing=sharing,
     )
     found = simulate(plan, Cluster(slots=concurrency), seed=seed)
@@ -163,15 +185,23 @@ class _OverGenerators(_Draws):
 
 
 def _with_middles(durations: Durations) -> Durations:
-    """The same, with the longest of a stage's kinds for kinds that are not known, and nothing for other stages."""
-    spreads = dict(durations.spreads)
-    for stage in ("preprocess", "generator", "pool", "extractor", "fidelity", "classifier"):
-        own = [spread for (name, _), spread in durations.spreads.items() if name == stage]
-        longest = max(own, key=lambda spread: spread.median, default=None)
-        if (stage, "") not in spreads and longest is not None:
-            spreads[stage, ""] = longest
-    return Durations(spreads=spreads, measured=durations.measured)
+    """The same, with the longest of a stage's kinds for kinds that are not known, and nothing for unknown stages.
+
+    A classifier under a mixer that was not measured takes what it takes under the dearest one that was.
+    """
+    longest: dict[Kind, Spread] = {}
+    for (stage, variant), spread in durations.spreads.items():
+        for kind in ((stage, variant.partition(" ")[0]), (stage, "")):
+            if kind not in longest or longest[kind].median < spread.median:
+                longest[kind] = spread
+    nothing = {(stage, ""): Spread(median=0.0) for stage in ("preprocess", "pool", "extractor", "fidelity")}
+    return replace(durations, spreads={**nothing, **longest, **durations.spreads})
 
 
-def _time(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
     return str(timedelta(seconds=max(1, math.ceil(seconds))))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -1,29 +1,23 @@
-"""How long stages take: learnt from records of them, measured in a storage, or known for one CPU core."""
+"""How long stages take: learnt from records of them, or known for one CPU core."""
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from spaces.budget import Budget
 from spaces.config import TrialConfig
 from spaces.generators import TrainedConfig
-from spaces.parameter import Value
-from trainables.ledger import SHARED
 
 REFERENCE_IMAGES = 200
 """Training images of a fold when the reference durations were recorded."""
-_MOST_MANIFESTS = 1000
-"""Read of one kind of stage, so that an estimate stays quick."""
 
 Kind: TypeAlias = tuple[str, str]
-"""A stage's name, and which of its kinds it is: the generator's or the mixer's name, or nothing."""
+"""A stage's name, and which of its kinds it is: the generator's name, the classifier's and the mixer's, or nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,27 +30,40 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Durations:
-    """How long each kind of stage takes.
+    """How long each kind of stage takes under a budget's own settings.
 
     Args:
-        spreads: by kind; a stage whose kind is missing takes what the kind "" of its name takes.
-        measured: how many stages they were learnt from; 0: reference durations.
-        images: training images of a fold that reference durations were scaled to; 0: there are none among them.
+        spreads: by kind; a stage whose kind is missing takes what the kind of its first word takes, else what the kind
+            "" of its name takes.
+        measured: how many stages they were learnt from; 0: none.
+        reference: whether reference durations are among them.
+        images: training images of a fold that they were scaled to; 0: they were not.
     """
 
     spreads: Mapping[Kind, Spread]
     measured: int = 0
+    reference: bool = False
     images: int = 0
 
     def spread(self, stage: str, variant: str) -> Spread:
         """Seconds of a stage. Raises: KeyError if nothing is known of its name."""
-        found = self.spreads.get((stage, variant))
-        return found if found is not None else self.spreads[stage, ""]
+        for kind in ((stage, variant), (stage, variant.partition(" ")[0])):
+            if kind in self.spreads:
+                return self.spreads[kind]
+        return self.spreads[stage, ""]
+
+    def knows(self, stage: str, name: str) -> bool:
+        """Whether a generator or a classifier of that name is among them, not only others."""
+        return any(stage == known and name == variant.partition(" ")[0] for known, variant in self.spreads)
 
     def over(self, others: Durations) -> Durations:
         """These, and those of ``others`` for kinds that they do not have."""
-        images = self.images or others.images
-        return Durations(spreads={**others.spreads, **self.spreads}, measured=self.measured, images=images)
+        return Durations(
+            spreads={**others.spreads, **self.spreads},
+            measured=self.measured,
+            reference=self.reference or others.reference,
+            images=self.images or others.images,
+        )
 
 
 def learn(rows: Iterable[tuple[str, str, float]]) -> Durations:
@@ -79,8 +86,8 @@ def generator_variant(config: TrainedConfig) -> str:
 
 
 def classifier_variant(config: TrialConfig) -> str:
-    """Which kind of classifier stage: what a mixer shows it decides how long it trains."""
-    return config.mixer.name
+    """Which kind of classifier stage: besides the classifier, what a mixer shows it decides how long it trains."""
+    return f"{config.classifier.name} {config.mixer.name}"
 
 
 _GENERATOR_SECONDS: Mapping[str, Mapping[str, float]] = MappingProxyType(
@@ -109,7 +116,8 @@ _GENERATOR_SECONDS: Mapping[str, Mapping[str, float]] = MappingProxyType(
 _CLASSIFIER_SECONDS: Mapping[str, float] = MappingProxyType(
     {"real": 1.5, "mixup": 1.55, "cutmix": 1.6, "augmix": 4.5, "genmix": 1.5, "blend": 2.9}
 )
-"""Twelve epochs over ``REFERENCE_IMAGES`` on one CPU core, small CNN, 32 pixels."""
+"""Twelve epochs over ``REFERENCE_IMAGES`` on one CPU core, 32 pixels, of the classifier below."""
+_REFERENCE_CLASSIFIER = "small_cnn"
 _REFERENCE_EPOCHS = 12
 
 
@@ -118,7 +126,8 @@ def reference_durations(budget: Budget, *, images: int | None) -> Durations | No
 
     Args:
         budget: the search's.
-        images: training images of a fold, by which classifiers are scaled; None: as many as were recorded with.
+        images: training images of a fold, in proportion to which all but generators are; None: as many as were
+            recorded with.
     """
     trained = _GENERATOR_SECONDS.get(budget.name)
     if trained is None:
@@ -127,65 +136,14 @@ def reference_durations(budget: Budget, *, images: int | None) -> Durations | No
     epochs = float(budget.settings["classifier.epochs"]) / _REFERENCE_EPOCHS
     spreads = {("generator", name): Spread(median=seconds) for name, seconds in trained.items()}
     spreads |= {
-        ("classifier", name): Spread(median=seconds * scale * epochs) for name, seconds in _CLASSIFIER_SECONDS.items()
+        ("classifier", f"{_REFERENCE_CLASSIFIER} {mixer}"): Spread(median=seconds * scale * epochs)
+        for mixer, seconds in _CLASSIFIER_SECONDS.items()
     }
     spreads["generator", ""] = Spread(median=statistics.median(trained.values()))
-    spreads["classifier", ""] = spreads["classifier", "real"]
+    spreads["classifier", ""] = spreads["classifier", f"{_REFERENCE_CLASSIFIER} real"]
     spreads["preprocess", ""] = Spread(median=0.06 * scale)
     spreads["pool", ""] = Spread(median=0.06 * scale)
     spreads["pool", "diffusion"] = Spread(median=5.0 * scale)
-    spreads["extractor", ""] = Spread(median=0.8)
-    spreads["fidelity", ""] = Spread(median=0.8)
-    return Durations(spreads=spreads, images=images or REFERENCE_IMAGES)
-
-
-def measured_durations(storage: Path, budget: Budget) -> Durations:
-    """What stages of a budget took in a storage, whatever the data and the machine; empty where it has none."""
-    root = storage / SHARED / "stages"
-    return learn(_measured(root, budget))
-
-
-def _measured(root: Path, budget: Budget) -> Iterator[tuple[str, str, float]]:
-    """Stages whose settings are the budget's: trainings of other lengths count in proportion to their steps."""
-    preprocessed, extractors = set[str](), set[str]()
-    for digest, key, seconds in _manifests(root / "preprocess"):
-        if key["config"]["pixels"] == budget.settings["preprocess.pixels"]:
-            preprocessed.add(digest)
-            yield "preprocess", "", seconds
-    for digest, key, seconds in _manifests(root / "extractor"):
-        if key["inputs"][0] in preprocessed:
-            extractors.add(digest)
-            yield "extractor", "", seconds
-    for _, key, seconds in _manifests(root / "fidelity"):
-        if key["inputs"][0] in extractors:
-            yield "fidelity", "", seconds
-    for _, key, seconds in _manifests(root / "generator"):
-        name = key["config"]["name"]
-        own = budget.generators.get(name, {})
-        if key["inputs"][0] in preprocessed and _agree(key["config"], own, ("batch_size", "width")):
-            yield "generator", name, seconds * int(own.get("steps", key["position"])) / key["position"]
-    for _, key, seconds in _manifests(root / "classifier"):
-        own = {name.partition(".")[2]: value for name, value in budget.settings.items() if "classifier." in name}
-        if _agree(key["config"]["classifier"], own, ("name", "batch_size")):
-            yield "classifier", key["config"]["mixer"]["name"], seconds * int(own["epochs"]) / _epochs(key)
-
-
-def _agree(config: Mapping[str, Any], own: Mapping[str, Value], names: tuple[str, ...]) -> bool:
-    return all(config.get(name) == own[name] for name in names if name in own)
-
-
-def _epochs(key: Mapping[str, Any]) -> int:
-    """How long a classifier was trained; earlier versions kept that among the settings."""
-    return int(key["position"] or key["config"]["classifier"]["epochs"])
-
-
-def _manifests(folder: Path) -> Iterator[tuple[str, Mapping[str, Any], float]]:
-    """Digest, key and seconds of the finished stages of one kind that did not fail; what cannot be read is left out."""
-    paths = sorted(folder.glob("*/stage.json"))[:_MOST_MANIFESTS]
-    for path in paths:
-        try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            if manifest["failed"] is None:
-                yield path.parent.name, manifest["key"], float(manifest["seconds"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+    spreads["extractor", ""] = Spread(median=0.8 * scale)
+    spreads["fidelity", ""] = Spread(median=0.8 * scale)
+    return Durations(spreads=spreads, reference=True, images=images or REFERENCE_IMAGES)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from search.durations import Durations, classifier_variant, generator_variant
+from search.simulation.work import RelativeWork
 from spaces.budget import Budget
 from spaces.config import TrialConfig, as_dict, trial_config
 from spaces.generators import TrainedConfig, training_part
@@ -103,6 +104,7 @@ class DrawnWorkload:
         folds: of a trial.
         metric: the name of the score.
         noise: standard deviation of a fold's score for one configuration; that of the folds is as large.
+        work: how many times as long as that a stage of a configuration takes; None: all take the same.
         seed: of all draws.
     """
 
@@ -115,6 +117,7 @@ class DrawnWorkload:
         folds: int,
         metric: str = "balanced_accuracy",
         noise: float = 0.03,
+        work: RelativeWork | None = None,
         seed: int,
     ) -> None:
         self._space = space
@@ -123,7 +126,9 @@ class DrawnWorkload:
         self._folds = folds
         self._metric = metric
         self._noise = noise
+        self._work = work
         self._seed = seed
+        self._usual = trial_config({}, budget).preprocess
         self._drawn: dict[str, float] = {}
         self._effects: dict[str, float] = {}
         self._parsed: dict[Identity, tuple[TrialConfig, str]] = {}
@@ -158,25 +163,29 @@ class DrawnWorkload:
         return self._parsed[name]
 
     def _stages(self, config: TrialConfig, digest: str, fold: int) -> list[PlannedStage]:
-        found = [self._stage("preprocess", f"{fold}")]
+        images = f"{fold}"
+        if config.preprocess != self._usual:
+            images = f"{digest_of(as_dict(config.preprocess))}-{fold}"
+        found = [self._stage(config, "preprocess", images)]
         if isinstance(config.generator, TrainedConfig):
             trained = digest_of(as_dict(training_part(config.generator)))
             pooled = digest_of(as_dict(config.generator))
             name = generator_variant(config.generator)
             found += [
-                self._stage(GENERATOR, f"{trained}-{fold}", name),
-                self._stage("pool", f"{pooled}-{fold}", name),
-                self._stage("extractor", f"{fold}"),
-                self._stage("fidelity", f"{pooled}-{fold}"),
+                self._stage(config, GENERATOR, f"{trained}-{images}", name),
+                self._stage(config, "pool", f"{pooled}-{images}", name),
+                self._stage(config, "extractor", images),
+                self._stage(config, "fidelity", f"{pooled}-{images}"),
             ]
-        return [*found, self._stage("classifier", f"{digest}-{fold}", classifier_variant(config))]
+        return [*found, self._stage(config, "classifier", f"{digest}-{fold}", classifier_variant(config))]
 
-    def _stage(self, name: str, key: str, variant: str = "") -> PlannedStage:
+    def _stage(self, config: TrialConfig, name: str, key: str, variant: str = "") -> PlannedStage:
         """A stage whose duration is that of its key, whoever asks first."""
         full = f"{name}-{key}"
         if full not in self._drawn:
             spread = self._durations.spread(name, variant)
-            self._drawn[full] = spread.median * math.exp(spread.sigma * self._rng(f"seconds of {full}").gauss(0, 1))
+            seconds = spread.median * math.exp(spread.sigma * self._rng(f"seconds of {full}").gauss(0, 1))
+            self._drawn[full] = seconds * (1.0 if self._work is None else self._work(name, config))
         return PlannedStage(name=name, key=key, seconds=self._drawn[full])
 
     def _effect(self, name: str, value: Value) -> float:
