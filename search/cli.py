@@ -66,12 +66,16 @@ def _doctor(arguments: Sequence[str]) -> int:
 
     given = doctor_parser().parse_args(arguments)
     from search.doctor import DoctorWish, doctor
+    from trainables.data.source import Source
 
+    images = Source(
+        data=str(given.data), labels=given.labels, slice_rule=given.slice, skip_bad_images=given.skip_bad_images
+    )
     return doctor(
         DoctorWish(
             storage=given.storage,
-            data=given.data,
-            labels=given.labels,
+            data=images if given.data is not None else None,
+            folds=given.folds,
             tracking_uri=given.tracking_uri,
             address=given.address,
             budget=given.budget,

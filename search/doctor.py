@@ -20,6 +20,7 @@ from search.doctor_finding import Finding, State, fine, wrong
 from search.doctor_machine import packages, processors, python
 from search.doctor_storage import kind_of_storage, room, shared_memory, storage_works
 from spaces.budget import Budget, budget_named
+from trainables.data.source import Source
 
 EXIT_WRONG = 1
 PATIENCE = 60.0
@@ -36,16 +37,16 @@ class DoctorWish:
     Args:
         storage: the folder of the searches.
         tracking_uri: the MLflow server or database.
-        data: images to read; None: none.
-        labels: their table, where it is not labels.csv.
+        data: images to read, and how; None: none.
+        folds: of the search that is meant; None: the budget's.
         address: the Ray cluster to join; None: none.
         budget: of the search that is meant.
     """
 
     storage: Path
     tracking_uri: str
-    data: Path | None = None
-    labels: str | None = None
+    data: Source | None = None
+    folds: int | None = None
     address: str | None = None
     budget: str = "quick"
 
@@ -75,7 +76,7 @@ def checks_for(wish: DoctorWish, budget: Budget) -> Checks:
     }
     address, data = wish.address, wish.data
     if data is not None:
-        checks["data"] = lambda: _services().images(data, wish.labels, budget)
+        checks["data"] = lambda: _services().images(data, folds=wish.folds or budget.folds)
     if address is not None:
         checks["Ray"] = lambda: _services().cluster(address, wish.storage)
     else:

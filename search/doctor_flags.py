@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from search.flags import TRACKING, Parser, default_tracking_uri, path, path_text
+from search.flags import TRACKING, Parser, count, default_tracking_uri, path, path_text, slice_rule
 from spaces.budget import BUDGETS
 
 
@@ -21,6 +21,9 @@ def doctor_parser() -> Parser:
     parser.add_argument(
         "--labels", type=path_text, metavar="FILE.csv", help="labels file, inside the data folder or a path"
     )
+    parser.add_argument("--slice", type=slice_rule, metavar="middle|N", help="which slice of 3-D files to take")
+    parser.add_argument("--skip-bad-images", action="store_true", help="go on without unreadable images")
+    parser.add_argument("--folds", type=count, metavar="K", help="cross-validation folds (the budget's)")
     parser.add_argument("--tracking-uri", metavar="URI", default=default_tracking_uri(), help=f"({TRACKING})")
     parser.add_argument("--address", metavar="HOST:PORT", help="Ray cluster to join, or 'auto' (none)")
     parser.add_argument("--budget", metavar="NAME", default="quick", help=f"{', '.join(BUDGETS)} (quick)")

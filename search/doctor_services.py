@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import tempfile
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -110,25 +111,27 @@ def pretrained(budget: Budget) -> Finding:
     return fine("those of the space genmix are here")
 
 
-def images(data: Path, labels: str | None, budget: Budget) -> Finding:
-    """Whether a search could read labels and images and divide them into the budget's folds; of many, a sample."""
+def images(source: Source, *, folds: int) -> Finding:
+    """Whether a search could read labels and images and divide them into so many folds; of many images, a sample."""
     try:
-        table = Source(data=str(data), labels=labels).table()
+        table = source.table()
         with tempfile.TemporaryDirectory(prefix="genmix-doctor-") as cache:
-            sample = _sample(table, budget.folds)
-            source = Source(data=str(data), labels=labels, slice_rule="middle", skip_bad_images=True)
-            cohort = source.decode(sample, cache=Path(cache))
+            sample = _sample(table, folds)
+            readable = replace(source, slice_rule=source.slice_rule or "middle", skip_bad_images=True)
+            cohort = readable.decode(sample, cache=Path(cache))
             bad, alike = cohort.bad_images, cohort.near_duplicates
-            volumes = _volumes(sample, {name for name, _ in bad})
+            volumes = _volumes(sample, {name for name, _ in bad}) if source.slice_rule is None else []
     except DataError as error:
         return wrong(str(error))
     text = _counted(table, len(sample.rows))
-    if bad:
+    if bad and not source.skip_bad_images:
         return wrong(f"{text}; {_first(bad, 'cannot be read')}: mend or leave them out, or give --skip-bad-images")
     try:
-        evaluations(cohort, Protocol(folds=budget.folds), seed=0)
+        evaluations(cohort, Protocol(folds=folds), seed=0)
     except DataError as error:
         return wrong(f"{text}; {error}")
+    if bad:
+        return wary(f"{text}; {_first(bad, 'left out')}")
     if volumes:
         return wary(
             f"{text}; {_number(len(volumes), 'volume')}, {volumes[0]} the first: give --slice middle or --slice N"

@@ -42,7 +42,8 @@ class Parser(argparse.ArgumentParser):
         raise SettingsError(f"{message}. Run with --help to see what there is.")
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A whole number from 1, as argparse wants a type."""
     if not text.isdecimal() or len(text) > _MOST_DIGITS or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text[:_SHOWN]}' is no whole number from 1")
     return int(text)
@@ -141,7 +142,7 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--budget", metavar="NAME", help=f"{', '.join(BUDGETS)} (quick: a demonstration)")
     group.add_argument(
         "--trials",
-        type=_count,
+        type=count,
         metavar="N",
         help="how many configurations, reference policies among them (the budget's)",
     )
@@ -167,8 +168,8 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         metavar="FILE.csv",
         help="labels file, inside the data folder or a path (labels.csv)",
     )
-    group.add_argument("--folds", type=_count, metavar="K", help="cross-validation folds (the budget's)")
-    group.add_argument("--repeats", type=_count, metavar="N", help="of the whole cross-validation, on fresh splits (1)")
+    group.add_argument("--folds", type=count, metavar="K", help="cross-validation folds (the budget's)")
+    group.add_argument("--repeats", type=count, metavar="N", help="of the whole cross-validation, on fresh splits (1)")
     group.add_argument(
         "--leave-site-out", action="store_const", const=True, help="test on each site of the column 'site' in turn"
     )
@@ -210,8 +211,8 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
 def add_resources(group: argparse._ArgumentGroup) -> None:
     """Flags that say what trials may use; they hold for one run of the program only."""
     group.add_argument("--time-budget", type=_duration, metavar="TIME", help="stop after 90s, 15m, 2h, ...; resumable")
-    group.add_argument("--concurrency", type=_count, metavar="N", help="trials at once (by cores or GPUs)")
-    group.add_argument("--cpus-per-trial", type=_count, metavar="N", help="(cores / concurrency)")
+    group.add_argument("--concurrency", type=count, metavar="N", help="trials at once (by cores or GPUs)")
+    group.add_argument("--cpus-per-trial", type=count, metavar="N", help="(cores / concurrency)")
     group.add_argument(
         "--gpus-per-trial", type=_share, metavar="X", help="may be a fraction (by memory: a quarter or a whole one)"
     )
@@ -243,8 +244,8 @@ def confirm_parser() -> Parser:
         allow_abbrev=False,
     )
     add_which(parser)
-    parser.add_argument("--top", type=_count, metavar="N", help="how many of the best trials (3)")
-    parser.add_argument("--repeats", type=_count, metavar="N", help="of the whole cross-validation, at most 5 (2)")
+    parser.add_argument("--top", type=count, metavar="N", help="how many of the best trials (3)")
+    parser.add_argument("--repeats", type=count, metavar="N", help="of the whole cross-validation, at most 5 (2)")
     parser.add_argument("--again", action="store_true", help="confirm once more, on other splits")
     add_resources(parser.add_argument_group("what it may use"))
     return parser

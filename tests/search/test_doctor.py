@@ -25,6 +25,7 @@ from search.doctor_storage import file_system, is_network, kind_of_storage, room
 from search.settings import SettingsError
 from spaces.budget import budget_named
 from spaces.errors import ConfigError
+from trainables.data.source import Source
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = budget_named("quick")
@@ -200,6 +201,10 @@ def test_models_that_are_missing_are_counted(count: int, said: str, monkeypatch:
     assert services.pretrained(QUICK) == wary(f"{said} the space genmix, the first: x")
 
 
+def read(folder: Path, *, folds: int = 3, **how: Any) -> Finding:
+    return images(Source(data=str(folder), **how), folds=folds)
+
+
 def write_images(folder: Path, *, patients: bool = True) -> Path:
     rng = np.random.default_rng(0)
     folder.mkdir()
@@ -214,39 +219,39 @@ def write_images(folder: Path, *, patients: bool = True) -> Path:
 def test_images_are_read_and_counted_and_nothing_is_left(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "data")
     before = sorted(tmp_path.rglob("*"))
-    assert images(folder, None, QUICK) == fine(
-        "8 images (a 4, b 4), 8 patients, sensitivity that of 'b' (--positive chooses)"
-    )
+    assert read(folder) == fine("8 images (a 4, b 4), 8 patients, sensitivity that of 'b' (--positive chooses)")
     assert sorted(tmp_path.rglob("*")) == before
-    found = images(write_images(tmp_path / "other", patients=False), None, QUICK)
+    found = read(write_images(tmp_path / "other", patients=False))
     assert (found.state, "add a column 'patient'" in found.text) == ("warn", True)
 
 
 def test_images_that_a_search_would_refuse_are_in_the_way(tmp_path: Path) -> None:
-    assert images(tmp_path / "none", None, QUICK).state == "fail"
+    assert read(tmp_path / "none").state == "fail"
     folder = write_images(tmp_path / "data")
     (folder / "3.png").write_bytes(b"no image")
-    found = images(folder, None, QUICK)
+    found = read(folder)
     assert (found.state, "1 cannot be read, 3.png the first" in found.text) == ("fail", True)
     assert "--skip-bad-images" in found.text
+    found = read(folder, skip_bad_images=True)
+    assert (found.state, "1 left out, 3.png the first" in found.text) == ("warn", True)
 
 
 def test_nearly_equal_images_of_two_patients_are_to_know(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "data")
     pixels = np.asarray(Image.open(folder / "1.png"))
     Image.fromarray(np.minimum(pixels, 250) + np.uint8(5)).save(folder / "3.png")
-    found = images(folder, None, QUICK)
+    found = read(folder)
     assert (found.state, "1 pair of different patients nearly equal, 1.png and 3.png" in found.text) == ("warn", True)
 
 
 def test_a_class_with_fewer_patients_than_the_folds_of_the_budget_is_in_the_way(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "data")
-    assert images(folder, None, QUICK).state == "ok"
-    found = images(folder, None, budget_named("standard"))
+    assert read(folder).state == "ok"
+    found = read(folder, folds=5)
     assert (found.state, "label 'a' has 4 patients, fewer than the 5 folds" in found.text) == ("fail", True)
     table = (folder / "labels.csv").read_text()
     (folder / "labels.csv").write_text(table.replace(",p3", ",p1").replace(",p5", ",p1").replace(",p7", ",p1"))
-    found = images(folder, None, QUICK)
+    found = read(folder)
     assert (found.state, "label 'b' has 1 patient, fewer than the 3 folds" in found.text) == ("fail", True)
 
 
@@ -257,13 +262,15 @@ def test_volumes_that_a_search_must_be_told_how_to_read_are_to_know(tmp_path: Pa
     volume = np.random.default_rng(1).integers(0, 255, (3, 32, 32)).astype(np.uint8)
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(volume), str(folder / "2.mha"))
     (folder / "labels.csv").write_text((folder / "labels.csv").read_text().replace("2.png", "2.mha"))
-    found = images(folder, None, QUICK)
+    found = read(folder)
     assert (found.state, "1 volume, 2.mha the first: give --slice middle" in found.text) == ("warn", True)
+    assert read(folder, slice_rule="middle").state == "ok"
+    assert "2.mha" in read(folder, slice_rule=7).text
 
 
 def test_of_many_images_a_sample_of_each_class_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_module("search.doctor_services"), "_MOST_IMAGES", 4)
-    found = images(write_images(tmp_path / "data"), None, QUICK)
+    found = read(write_images(tmp_path / "data"))
     assert found.state == "ok", "a sample has as many patients of each class as there are folds"
     assert found.text.startswith("8 images (a 4, b 4), 8 patients")
     assert found.text.endswith("; 6 of them were read")
@@ -276,7 +283,9 @@ def test_a_cluster_that_does_not_answer_fails(tmp_path: Path) -> None:
 
 
 def test_data_and_cluster_are_checked_where_they_are_named(tmp_path: Path) -> None:
-    wish = DoctorWish(storage=tmp_path, tracking_uri="sqlite:///mlflow.db", address="auto", data=tmp_path)
+    wish = DoctorWish(
+        storage=tmp_path, tracking_uri="sqlite:///mlflow.db", address="auto", data=Source(data=str(tmp_path))
+    )
     assert {"data", "Ray"} <= set(checks_for(wish, budget_named("quick")))
     plain = checks_for(DoctorWish(storage=tmp_path, tracking_uri="sqlite:///mlflow.db"), budget_named("quick"))
     assert "data" not in plain
