@@ -59,7 +59,7 @@ def test_a_confirmation_is_stopped_resumed_and_ends_in_a_verdict(workplace: Work
     wait_until_ended(folder / "confirm", 2, process)
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait(30) == 143, workplace.log()
-    assert "Go on: python search/run.py confirm found" in workplace.log()
+    assert "search/run.py confirm found" in workplace.log().partition("Go on: python ")[2]
     before = _finished(folder)
     confirmed = workplace.run_command(workplace.subcommand("confirm", "found"))
     assert confirmed.returncode == 0, confirmed.stdout + confirmed.stderr
