@@ -56,7 +56,7 @@ def untrained(folder: Path, name: str, pixels: int) -> None:
         "training": {"key": "none", "regions": 0, "seen": []},
         "search": {"name": "benchmark", "trial": "t0000"},
     }
-    write_model(folder, network.state_dict(), card)
+    write_model(folder, {name: value.contiguous() for name, value in network.state_dict().items()}, card)
 
 
 def read(pictures: list[Pictures]) -> None:
