@@ -15,7 +15,7 @@ from spaces.parameter import Value
 from trainables.ledger import Ledger, SearchRecord
 from trainables.results import TrialResult
 
-_NOT_OPTIONS = ("help", "list_spaces", "describe", "set", "resume")
+_NOT_OPTIONS = ("help", "version", "list_spaces", "describe", "set", "resume")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

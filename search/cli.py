@@ -213,6 +213,11 @@ def _printable(text: str) -> str:
 
 def _search(arguments: Sequence[str]) -> int:
     given = search_parser({name: purpose for name, (purpose, _) in SUBCOMMANDS.items()}).parse_args(arguments)
+    if given.version:
+        from search.versions import PACKAGE, versions
+
+        print(f"{PACKAGE} {versions()[PACKAGE]}", flush=True)
+        return 0
     if given.list_spaces:
         print(list_spaces(PRESETS), flush=True)
         return 0

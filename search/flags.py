@@ -10,7 +10,6 @@ from typing import NoReturn
 
 from search.settings import SettingsError, parse_duration
 from search.sizes import parse_bytes
-from search.versions import versions
 from spaces.budget import BUDGETS
 from spaces.errors import nearest
 
@@ -122,7 +121,7 @@ def search_parser(subcommands: Mapping[str, str]) -> Parser:
     )
     _add_what(parser.add_argument_group("what is searched"))
     _add_data(parser.add_argument_group("on which data"))
-    parser.add_argument("--version", action="version", version=f"genmix-search {versions()['genmix-search']}")
+    parser.add_argument("--version", action="store_true", help="print the program's version and stop")
     where = parser.add_argument_group("where and how it runs")
     _add_where(where)
     add_resources(where)

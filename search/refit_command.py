@@ -62,9 +62,9 @@ def refit_trial(search: Ledger, trial: TrialResult, console: Console) -> int:
     Raises:
         InputError: the search's images have gone; or the tracking server, when the model is on disk.
     """
-    folder, scored = model_folder(search, trial), len(trial.folds)
-    if scored < search.search().folds:
-        has = f"only {scored} of {search.search().folds} folds" if scored else "no fold"
+    folder, scored, wanted = model_folder(search, trial), len(trial.folds), search.search().folds
+    if scored < wanted:
+        has = f"only {scored} of {wanted} folds" if scored else "no fold"
         console.print(f"{trial.id} has {has} scored, so that little is known of its model.", style="yellow")
     try:
         is_new = train(search, trial, folder, console)

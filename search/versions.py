@@ -5,8 +5,9 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
+PACKAGE = "genmix-search"
 _PACKAGES = (
-    "genmix-search",
+    PACKAGE,
     "torch",
     "ray",
     "optuna",

@@ -101,3 +101,9 @@ def test_mlflows_own_variable_says_where_it_is_unless_an_option_does(
         "sqlite:///own.db",
         "sqlite:///mlflow.db",
     ]
+
+
+def test_what_only_a_terminal_asks_for_is_no_option(started: list[NewSearch]) -> None:
+    with pytest.raises(InputError, match="run_search has no option 'version'"):
+        run_search(version=True)
+    assert not started

@@ -12,6 +12,7 @@ import SimpleITK as sitk  # noqa: N813 - its users' name for it
 
 from search.chosen_space import chosen_space
 from search.cli import main
+from search.versions import versions
 from spaces.budget import BUDGETS, Budget
 from spaces.generators import EganConfig
 from spaces.parameter import Int
@@ -218,3 +219,8 @@ def test_a_refused_search_leaves_no_search_behind(
     refusal(capsys, *started(tmp_path, data, "--positive", "c", "--name", "x"))
     assert not list((tmp_path / "s").glob("*/search.json"))
     assert not (tmp_path / "s" / "x").exists()
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"genmix-search {versions()['genmix-search']}\n"
