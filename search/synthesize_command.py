@@ -28,7 +28,7 @@ from spaces.config import TrialConfig, as_dict
 from spaces.errors import nearest
 from trainables.data.image_files import load_image_set
 from trainables.data.image_set import ImageSet
-from trainables.data.preprocess import Scaling
+from trainables.data.resampling import Scaling
 from trainables.errors import FinalTrialError, StopRequested
 from trainables.files import read_json
 from trainables.fold_stages import FoldStages

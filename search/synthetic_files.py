@@ -22,7 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 from search.settings import SettingsError
 from trainables.data.image_set import ImageSet
 from trainables.data.labels import LABELS_FILE, SYNTHETIC, SYNTHETIC_YES
-from trainables.data.preprocess import Scaling
+from trainables.data.resampling import Scaling
 from trainables.files import write_json
 
 MANIFEST = "manifest.json"

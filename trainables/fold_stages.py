@@ -20,7 +20,8 @@ from trainables.classifiers.trained import TrainedClassifier, load_classifier
 from trainables.data import affine
 from trainables.data.image_files import load_image_set, save_image_set
 from trainables.data.image_set import ImageSet
-from trainables.data.preprocess import Scaling, fit_scaling, preprocess
+from trainables.data.preprocess import fit_scaling, preprocess
+from trainables.data.resampling import Scaling
 from trainables.data.splits import FoldSplit
 from trainables.environment import Environment
 from trainables.errors import LeakError

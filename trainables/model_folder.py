@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -25,8 +26,8 @@ from torch import Tensor
 from spaces.config import ClassifierConfig, PreprocessConfig
 from spaces.errors import InputError
 from trainables.classifiers.trained import TrainedClassifier, load_classifier
-from trainables.data.preprocess import Framed, Scaling, resample, scaled, window
 from trainables.data.readers import Pixels, SliceRule
+from trainables.data.resampling import Preparation, Scaling
 from trainables.errors import DataError
 from trainables.files import read_json, write_json
 
@@ -69,23 +70,14 @@ class Model:
     classifier: TrainedClassifier
     card: Mapping[str, Any]
 
-    def prepare(self, pixels_HW: Pixels, frame: Framed) -> Tensor:
-        """Crop, resample and scale an image as the training images were.
+    @property
+    def preparation(self) -> Preparation:
+        """What makes an image what the classifier sees, as its training images were made."""
+        return Preparation(scaling=self.scaling, pixels=self.preprocess.pixels)
 
-        Args:
-            pixels_HW: float32, in the units of its file.
-            frame: its size, spacing and region of interest.
-
-        Returns:
-            float32 (1, P, P) in [-1, 1].
-        """
-        part = window(frame, self.scaling.field_of_view)
-        resampled_PP = resample(pixels_HW, part, self.preprocess.pixels)
-        return torch.from_numpy(scaled(resampled_PP, self.scaling))[None]
-
-    def probabilities(self, prepared: Sequence[Tensor]) -> Tensor:
-        """Class probabilities, float64 (N, K), of images as ``prepare`` gives them, N >= 1."""
-        return self.classifier.probabilities(torch.stack(list(prepared)))
+    def probabilities(self, prepared: Sequence[Pixels]) -> Tensor:
+        """Class probabilities, float64 (N, K), of images (P, P) as ``preparation`` makes them, N >= 1."""
+        return self.classifier.probabilities(torch.from_numpy(np.stack(prepared)[:, None]))
 
 
 def write_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:

@@ -9,15 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 from torch import Tensor
 
 from trainables.classifiers.trained import EVALUATION_BATCH
 from trainables.data.archives import labels_apart, npz_picture
-from trainables.data.decoding import Bad, Decoded, OnProgress, decode_rows
+from trainables.data.decoding import Bad, OnProgress, Prepared, prepare_rows
 from trainables.data.labels import LABELS_FILE, LabelledImage, LabelTable, files_below, find_images
-from trainables.data.preprocess import Frame
 from trainables.data.readers import EXTENSIONS, Pixels, SliceRule, format_of
+from trainables.data.resampling import Frame, Preparation
 from trainables.data.untrusted import quoted, why_not_regular
 from trainables.errors import DataError
 from trainables.model_folder import Model
@@ -160,7 +159,7 @@ def predict(
     total, done = sum(len(each.names) for each in pictures), 0
     with _Line(model) as line:
         for each in pictures:
-            for name, image in zip(each.names, decode_rows(each.table, rule, None), strict=True):
+            for name, image in zip(each.names, prepare_rows(each.table, rule, model.preparation), strict=True):
                 yield from line.add(name, image)
                 done += 1
                 on_progress(done, total)
@@ -171,15 +170,19 @@ def predict_arrays(model: Model, images: Sequence[Pixels]) -> Iterator[Predicted
     """Classify pictures (H, W), in the units of the files that the model was trained on, without a pixel spacing."""
     with _Line(model) as line:
         for number, array_HW in enumerate(images):
-            try:
-                if array_HW.ndim != 2:
-                    raise DataError(f"has the shape {array_HW.shape}; expected (H, W).")
-                pixels_HW = npz_picture(array_HW).pixels_HW
-            except DataError as error:
-                yield from line.add(str(number), Bad(id=str(number), reason=str(error)))
-            else:
-                yield from line.add(str(number), pixels_HW)
+            yield from line.add(str(number), _prepared(model.preparation, str(number), array_HW))
         yield from line.rest()
+
+
+def _prepared(preparation: Preparation, name: str, array_HW: Pixels) -> Prepared | Bad:
+    try:
+        if array_HW.ndim != 2:
+            raise DataError(f"has the shape {array_HW.shape}; expected (H, W).")
+        pixels_HW = npz_picture(array_HW).pixels_HW
+    except DataError as error:
+        return Bad(id=name, reason=str(error))
+    height, width = pixels_HW.shape
+    return Prepared(image_PP=preparation.apply(pixels_HW, Frame(shape=(height, width))))
 
 
 class _Line:
@@ -191,7 +194,7 @@ class _Line:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._waiting: list[Predicted] = []
-        self._prepared: list[Tensor] = []
+        self._prepared: list[Pixels] = []
         self._begun: deque[tuple[list[Predicted], Future[Tensor] | None]] = deque()
         self._classifier = ThreadPoolExecutor(max_workers=1)
 
@@ -201,15 +204,20 @@ class _Line:
     def __exit__(self, *error: object) -> None:
         self._classifier.shutdown(cancel_futures=True)
 
-    def add(self, name: str, image: Decoded | Bad | Pixels) -> Iterator[Predicted]:
+    def add(self, name: str, image: Prepared | Bad) -> Iterator[Predicted]:
         """Take one more image; gives what has come out of the line."""
         if isinstance(image, Bad):
             self._waiting.append(Predicted(name=name, error=image.reason))
-        elif isinstance(image, np.ndarray):
-            self._prepare(name, image, Frame(shape=_shape(image)))
         else:
-            frame = Frame(shape=_shape(image.pixels_HW), spacing=image.spacing, roi=image.roi)
-            self._prepare(name, image.pixels_HW, frame, digest=image.pixel_digest)
+            self._prepared.append(image.image_PP)
+            self._waiting.append(
+                Predicted(
+                    name=name,
+                    was_seen=image.pixel_digest in self._model.seen,
+                    has_spacing=image.has_spacing,
+                    has_region=image.has_region,
+                )
+            )
         if len(self._prepared) == EVALUATION_BATCH:
             self._begin()
             while len(self._begun) > _AHEAD:
@@ -220,17 +228,6 @@ class _Line:
         self._begin()
         while self._begun:
             yield from self._finished()
-
-    def _prepare(self, name: str, pixels_HW: Pixels, frame: Frame, *, digest: str = "") -> None:
-        self._prepared.append(self._model.prepare(pixels_HW, frame))
-        self._waiting.append(
-            Predicted(
-                name=name,
-                was_seen=digest in self._model.seen,
-                has_spacing=frame.spacing is not None,
-                has_region=frame.roi is not None,
-            )
-        )
 
     def _begin(self) -> None:
         """Let the classifier work on what is prepared."""
@@ -245,8 +242,3 @@ class _Line:
         rows = iter(work.result().tolist() if work is not None else ())
         for each in waiting:
             yield each if each.error else replace(each, probabilities=tuple(next(rows)))
-
-
-def _shape(pixels_HW: Pixels) -> tuple[int, int]:
-    height, width = pixels_HW.shape
-    return height, width

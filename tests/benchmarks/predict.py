@@ -23,8 +23,7 @@ import torch
 from search.predict_command import PredictWish, predict_images
 from spaces.config import ClassifierConfig, PreprocessConfig, as_dict
 from trainables.classifiers.registry import build
-from trainables.data.decoding import Decoded, decode_rows
-from trainables.data.preprocess import Frame
+from trainables.data.decoding import Prepared, decode_rows, prepare_rows
 from trainables.model_folder import Model, load_model, write_model
 from trainables.prediction import Pictures, find_pictures
 from trainables.seeding import generator
@@ -68,13 +67,13 @@ def read(pictures: list[Pictures]) -> None:
 
 def prepared(model: Model, pictures: list[Pictures]) -> torch.Tensor:
     """The images as the classifier sees them (networks are faster on blank ones)."""
-    images = [
-        model.prepare(image.pixels_HW, Frame(shape=(image.pixels_HW.shape[0], image.pixels_HW.shape[1])))
+    images_NHW = [
+        image.image_PP
         for each in pictures
-        for image in decode_rows(each.table, None, None)
-        if isinstance(image, Decoded)
+        for image in prepare_rows(each.table, None, model.preparation)
+        if isinstance(image, Prepared)
     ]
-    return torch.stack(images)
+    return torch.from_numpy(np.stack(images_NHW)[:, None])
 
 
 def seconds(work: Callable[[], object]) -> float:

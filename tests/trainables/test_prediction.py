@@ -13,6 +13,7 @@ import torch
 from spaces.config import TrialConfig
 from spaces.protocol import Protocol
 from trainables import prediction
+from trainables.data.decoding import Prepared, prepare_rows
 from trainables.data.preprocess import preprocess
 from trainables.data.readers import read_picture
 from trainables.environment import Environment
@@ -52,6 +53,18 @@ def test_a_folder_gets_the_probabilities_of_the_trial_core_in_the_order_of_its_t
     assert [each.name for each in found] == [str(image_folder / name) for name in wanted]
     np.testing.assert_allclose([each.probabilities for each in found], list(wanted.values()), atol=1e-6)
     assert all(each.was_seen for each in found)
+
+
+def test_images_are_prepared_where_they_are_decoded_to_the_bytes_of_the_trial_core(
+    model: Model, environment: Environment, image_folder: Path
+) -> None:
+    (given,) = find_pictures([image_folder])
+    found = list(prepare_rows(given.table, None, model.preparation))
+    images = preprocess(environment.cohort, range(len(found)), model.scaling, model.preprocess)
+    assert len(found) == len(environment.cohort)
+    for each, image_1PP in zip(found, images.images_NCHW, strict=True):
+        assert isinstance(each, Prepared)
+        assert each.image_PP.tobytes() == image_1PP.numpy().tobytes()
 
 
 def test_batches_do_not_show_and_an_unreadable_file_keeps_its_place(

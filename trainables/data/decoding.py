@@ -1,10 +1,11 @@
-"""Decodes the images of a table in worker processes: a file that crashes or hangs its decoder is one bad image."""
+"""Decodes images in worker processes, and prepares them: a file that crashes or hangs its decoder is one bad image."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from trainables.data.labels import Box, LabelledImage, LabelTable
 from trainables.data.limits import in_words, limits
 from trainables.data.near_duplicates import THUMBNAIL, thumbnail
 from trainables.data.readers import Pixels, SliceRule, import_simpleitk, read_mask_box, read_picture
+from trainables.data.resampling import Frame, Preparation
 from trainables.data.sandbox import Answer, Failure, Request, Sandbox
 from trainables.errors import DataError
 
@@ -56,6 +58,23 @@ class Decoded:
     thumbnail_HW: Pixels
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prepared:
+    """An image as a classifier sees it, and what is known of its file.
+
+    Args:
+        image_PP: float32 in [-1, 1].
+        has_region: whether it was cut to a region of interest.
+        has_spacing: whether the file says how large its pixels are.
+        pixel_digest: of the whole image, as ``Decoded`` has it; "" where nobody asked.
+    """
+
+    image_PP: Pixels
+    has_region: bool = False
+    has_spacing: bool = False
+    pixel_digest: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bad:
     """An image that cannot be used, and why."""
@@ -72,31 +91,58 @@ def decode_rows(
     Raises:
         DataError: the archive cannot be used, or no process that decodes can be started.
     """
+    with closing(_outcomes(table, slice_rule, None)) as outcomes:
+        for number, (row, outcome) in enumerate(zip(table.rows, outcomes, strict=True), start=1):
+            yield outcome if isinstance(outcome, Bad) else _decoded(row, outcome)
+            if on_progress is not None and (number % CHUNK == 0 or number == len(table.rows)):
+                on_progress(number, len(table.rows))
+
+
+def prepare_rows(
+    table: LabelTable, slice_rule: SliceRule, preparation: Preparation
+) -> Generator[Prepared | Bad, None, None]:
+    """Every row as a classifier sees it, in order: prepared where it is decoded, so that no large image travels.
+
+    Raises:
+        DataError: the archive cannot be used, or no process that decodes can be started.
+    """
+    with closing(_outcomes(table, slice_rule, preparation)) as outcomes:
+        for outcome in outcomes:
+            yield outcome if isinstance(outcome, Bad) else _prepared(outcome, preparation.pixels)
+
+
+def _outcomes(
+    table: LabelTable, slice_rule: SliceRule, preparation: Preparation | None
+) -> Generator[Answer | Bad, None, None]:
+    """What the workers say of every row, in order."""
     in_archive = table.rows[0].path is None
     workers = 1 if in_archive else min(_cores(), WORKERS, -(-len(table.rows) // IMAGES_PER_WORKER))
     with Sandbox("trainables.data.decoding:decoder", workers=workers) as sandbox:
         if in_archive:
             _check_archive(table, sandbox)
-        requests = (_request(table, row, slice_rule) for row in table.rows)
-        for number, (row, outcome) in enumerate(
-            zip(table.rows, sandbox.map(requests, ahead=CHUNK), strict=True), start=1
-        ):
-            yield _result(row, outcome)
-            if on_progress is not None and (number % CHUNK == 0 or number == len(table.rows)):
-                on_progress(number, len(table.rows))
+        requests = (_request(table, row, slice_rule, preparation) for row in table.rows)
+        for row, outcome in zip(table.rows, sandbox.map(requests, ahead=CHUNK), strict=True):
+            if isinstance(outcome, Failure):
+                yield Bad(id=row.id, reason=in_words(outcome))
+            elif "bad" in outcome.content:
+                yield Bad(id=row.id, reason=outcome.content["bad"])
+            else:
+                yield outcome
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _request(table: LabelTable, row: LabelledImage, slice_rule: SliceRule) -> Request:
+def _request(table: LabelTable, row: LabelledImage, slice_rule: SliceRule, preparation: Preparation | None) -> Request:
     if row.path is None:
         content: dict[str, Any] = {"archive": str(table.data), "split": row.split, "index": _index(row)}
     else:
         content = {"path": str(row.path), "mask": str(row.mask) if row.mask else None, "slice": slice_rule}
     seconds, memory = limits(row.path or table.data)
-    return Request(content={**content, "roi": row.roi}, seconds=seconds, memory=memory)
+    content["roi"] = row.roi
+    content["preparation"] = None if preparation is None else preparation.to_dict()
+    return Request(content=content, seconds=seconds, memory=memory)
 
 
 def _index(row: LabelledImage) -> int:
@@ -118,13 +164,9 @@ def _check_archive(table: LabelTable, sandbox: Sandbox) -> None:
             raise DataError(f"'{table.data}' has {count} {split}_labels and {found} {split}_images; expected as many.")
 
 
-def _result(row: LabelledImage, outcome: Answer | Failure) -> Decoded | Bad:
-    if isinstance(outcome, Failure):
-        return Bad(id=row.id, reason=in_words(outcome))
-    found = outcome.content
-    if "bad" in found:
-        return Bad(id=row.id, reason=found["bad"])
-    pixels, small = outcome.blobs
+def _decoded(row: LabelledImage, answer: Answer) -> Decoded:
+    found = answer.content
+    pixels, small = answer.blobs
     return Decoded(
         row=row,
         pixels_HW=np.frombuffer(pixels, dtype=np.float32).reshape(found["shape"]),
@@ -133,6 +175,17 @@ def _result(row: LabelledImage, outcome: Answer | Failure) -> Decoded | Bad:
         channels=found["channels"],
         pixel_digest=found["digest"],
         thumbnail_HW=np.frombuffer(small, dtype=np.float32).reshape(THUMBNAIL, THUMBNAIL),
+    )
+
+
+def _prepared(answer: Answer, pixels: int) -> Prepared:
+    found = answer.content
+    (image,) = answer.blobs
+    return Prepared(
+        image_PP=np.frombuffer(image, dtype=np.float32).reshape(pixels, pixels),
+        has_region=found["roi"] is not None,
+        has_spacing=found["spacing"] is not None,
+        pixel_digest=found["digest"],
     )
 
 
@@ -152,12 +205,13 @@ def decoded(request: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[byt
     """Decode one image: in a worker.
 
     Args:
-        request: ``path``, ``mask``, ``slice`` and ``roi``; or ``archive``, ``split``, ``index`` and ``roi``; or
-            ``archive`` alone.
+        request: ``path``, ``mask``, ``slice``, ``roi`` and ``preparation``; or ``archive``, ``split``, ``index``,
+            ``roi`` and ``preparation``; or ``archive`` alone.
 
     Returns:
-        ``shape``, ``roi``, ``spacing``, ``channels`` and ``digest``, with the bytes of pixels and thumbnail; or
-        ``lengths``, images of each part of the archive; or ``bad``, a reason.
+        ``shape``, ``roi``, ``spacing``, ``channels`` and ``digest``, with the bytes of the prepared image, or, where
+        there is no preparation, of pixels and thumbnail; or ``lengths``, images of each part of the archive; or
+        ``bad``, a reason.
     """
     try:
         if "archive" in request and "split" not in request:
@@ -186,7 +240,11 @@ def _picture(request: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[by
         "channels": picture.channels,
         "digest": pixel_digest(picture.pixels_HW),
     }
-    return head, (np.ascontiguousarray(picture.pixels_HW).data.cast("B"), thumbnail(picture.pixels_HW).tobytes())
+    pixels_HW = np.ascontiguousarray(picture.pixels_HW)
+    if request["preparation"] is None:
+        return head, (pixels_HW.data.cast("B"), thumbnail(pixels_HW).tobytes())
+    frame = Frame(shape=(height, width), spacing=picture.spacing, roi=roi)
+    return head, (Preparation.from_dict(request["preparation"]).apply(pixels_HW, frame).tobytes(),)
 
 
 @lru_cache(maxsize=1)
