@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -56,35 +58,59 @@ class StageCheckpoints:
         finished = (folder / TRAINING_FILE for folder in self._stages.glob(f"{self._trajectory}-*"))
         found = [(done, path) for path in (*finished, *self._folder.glob(self._pattern)) if (done := _done(path))]
         for done, path in sorted(found, reverse=True):
-            if done > steps:
-                continue
-            if path.name == TRAINING_FILE:
-                touch(path.parent)
-                if not is_whole(path):
-                    continue
-            with suppress(*_UNREADABLE):
-                state = load_file(path)
+            state = self._read(path) if done <= steps else None
+            if state is not None:
                 self.inherited = _seconds(path)
+                return state
+        return None
+
+    def _read(self, path: Path) -> Mapping[str, Tensor] | None:
+        """A state; None where it has gone, or is not the one that was written."""
+        is_finished = path.name == TRAINING_FILE
+        if is_finished:
+            touch(path.parent)
+            if not is_whole(path):
+                return None
+        with suppress(*_UNREADABLE):
+            state = load_file(path)
+            if is_finished or _metadata(path).get("digest") == _digest(state):
                 return state
         return None
 
     def save(self, state: Mapping[str, Tensor]) -> None:
         """Keep a state, whose tensor ``done`` is its position, in place of the last one; atomic."""
-        save_state(self._own, state, seconds=self.inherited + self._clock() - self._began)
+        seconds = self.inherited + self._clock() - self._began
+        _write(self._own, state, {"seconds": str(seconds), "digest": _digest(state)})
 
     def clear(self) -> None:
         """Remove the state of this stage: it is finished."""
         self._own.unlink(missing_ok=True)
 
 
-def save_state(path: Path, state: Mapping[str, Tensor], *, seconds: float | None = None) -> None:
-    """Write named tensors, among them ``done``, so that a reader sees the old file, or the whole new one.
+def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write the state of a finished stage: named tensors, among them ``done``; equal states are equal bytes."""
+    _write(path, state, {})
 
-    ``seconds`` is what computing them took; a finished stage has that in its manifest, and equal bytes without it.
-    """
-    spent = {} if seconds is None else {"seconds": str(seconds)}
+
+def _write(path: Path, state: Mapping[str, Tensor], further: Mapping[str, str]) -> None:
+    """Write named tensors so that a reader sees the old file, or the whole new one."""
     with written_aside(path) as aside:
-        save_file(dict(state), aside, metadata={"done": str(int(state["done"])), **spent})
+        save_file(dict(state), aside, metadata={"done": str(int(state["done"])), **further})
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    """BLAKE2b over named tensors: a state that a disk has changed is not gone on from."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for name in sorted(state):
+        values = state[name].detach().cpu().contiguous()
+        hasher.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        hasher.update(values.flatten().view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
 
 
 def _seconds(path: Path) -> float:
@@ -92,8 +118,7 @@ def _seconds(path: Path) -> float:
     try:
         if path.name == TRAINING_FILE:
             return float(read_json(path.with_name(MANIFEST))["seconds"])
-        with safe_open(path, framework="pt") as file:
-            return float(file.metadata()["seconds"])
+        return float(_metadata(path)["seconds"])
     except (*_UNREADABLE, KeyError, TypeError, ValueError):
         return 0.0
 
@@ -101,7 +126,6 @@ def _seconds(path: Path) -> float:
 def _done(path: Path) -> int | None:
     """The position of a saved state; None if the file is not one, or has gone."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return int(file.metadata()["done"])
+        return int(_metadata(path)["done"])
     except (*_UNREADABLE, KeyError, TypeError, ValueError):
         return None

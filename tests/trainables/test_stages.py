@@ -222,6 +222,19 @@ def test_a_training_goes_on_from_the_furthest_state_that_is_not_beyond_its_end(t
     assert furthest(250) == 40
 
 
+def test_a_state_that_a_disk_has_changed_is_not_gone_on_from(tmp_path: Path) -> None:
+    store = StageStore(tmp_path)
+    store.checkpoints(key(position=100)).save(state(40))
+    store.checkpoints(key(position=200)).save(state(60))
+    furthest = tmp_path / "checkpoints" / f"generator-{key(position=200).digest}.safetensors"
+    content = bytearray(furthest.read_bytes())
+    content[-1] ^= 1
+    furthest.write_bytes(content)
+    found = store.checkpoints(key(position=100)).latest(100)
+    assert found is not None
+    assert int(found["done"]) == 40
+
+
 def fail(folder: Path) -> None:
     raise ValueError("stop")
 
