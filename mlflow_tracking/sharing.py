@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from spaces.wording import counted
 from trainables.results import StageRecord, TrialResult
 
 GENERATOR = "generator"
@@ -35,7 +36,7 @@ class Sharing:
                 f"{f'{len(stages) - len(own)} of them ' if own else ''}found ready, trained by {_named(others)}"
             )
         seconds = sum(stage.seconds for stage in stages.values())
-        count = f"{len(stages)} training{'s' if len(stages) > 1 else ''}"
+        count = counted(len(stages), "training")
         return f"Generator: {seconds:.0f} s for {count}; {'; '.join(parts)}."
 
 

@@ -35,6 +35,7 @@ from search.versions import versions
 from spaces.budget import budget_named
 from spaces.errors import InputError
 from spaces.presets import TABLES
+from spaces.wording import counted
 from trainables.data.cohort import Cohort, Entry
 from trainables.data.evaluations import evaluations
 from trainables.data.locked import LockedTest, Unlocked
@@ -313,7 +314,7 @@ def _introduce(record: SearchRecord, chosen: Plan, entries: Sequence[Entry], con
     if smallest is not None:
         console.print(
             f"With 80 % power its splits show a difference in balanced accuracy of {smallest:.3f} or more, with "
-            f"{comparisons} reference{'s' * (comparisons > 1)} to compare."
+            f"{counted(comparisons, 'reference')} to compare."
         )
 
 

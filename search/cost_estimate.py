@@ -21,6 +21,7 @@ from spaces.budget import Budget
 from spaces.config import SYNTHETIC_MIXERS
 from spaces.parameter import Choice
 from spaces.space import GENERATOR_NAME, Assignment, Space
+from spaces.wording import counted
 from trainables.results import TrialResult
 
 _MOST_SIMULATED = 400
@@ -58,14 +59,14 @@ class CostEstimate:
         """One sentence for the terminal."""
         compute, unshared, wall = map(clock, (self.compute_seconds, self.unshared_seconds, self.wall_seconds))
         return (
-            f"About {_count(self.trials, 'trial')} x {_count(self.folds, 'fold')}: {compute} of compute ({unshared} if "
-            f"no stage were shared), {wall} on {_count(self.slots, 'slot')}, if no trial is stopped early; roughly, "
-            f"from {self._source()}, in proportion to training images ({self.durations.images} here), pixels and "
-            f"lengths of training."
+            f"About {counted(self.trials, 'trial')} x {counted(self.folds, 'fold')}: {compute} of compute ({unshared} "
+            f"if no stage were shared), {wall} on {counted(self.slots, 'slot')}, if no trial is stopped early; "
+            f"roughly, from {self._source()}, in proportion to training images ({self.durations.images} here), pixels "
+            f"and lengths of training."
         )
 
     def _source(self) -> str:
-        measured = f"{_count(self.durations.measured, 'stage')} measured in this storage"
+        measured = f"{counted(self.durations.measured, 'stage')} measured in this storage"
         known = ([measured] if self.durations.measured else []) + (
             ["reference durations of one CPU core"] if self.durations.reference else []
         )
@@ -201,7 +202,3 @@ def _with_middles(durations: Durations) -> Durations:
 def clock(seconds: float) -> str:
     """Hours, minutes and seconds."""
     return str(timedelta(seconds=max(1, math.ceil(seconds))))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

@@ -20,6 +20,7 @@ from search.versions import versions
 from spaces.budget import Budget
 from spaces.presets.genmix import GENMIX
 from spaces.protocol import Protocol
+from spaces.wording import counted
 from trainables.data.decoding import Bad, decode_rows
 from trainables.data.evaluations import evaluations
 from trainables.data.labels import LabelTable, positive_class
@@ -134,13 +135,13 @@ def images(source: Source, *, folds: int) -> Finding:
         return wary(f"{text}; {_first(bad, 'left out')}")
     if volumes:
         return wary(
-            f"{text}; {_number(len(volumes), 'volume')}, {volumes[0]} the first: give --slice middle or --slice N"
+            f"{text}; {counted(len(volumes), 'volume')}, {volumes[0]} the first: give --slice middle or --slice N"
         )
     if not table.patients_known:
         return wary(f"{text}: each image counts as a patient, so add a column 'patient' if any has several")
     if alike:
         return wary(
-            f"{text}; {_number(len(alike), 'pair')} of different patients nearly equal, {alike[0][0]} and "
+            f"{text}; {counted(len(alike), 'pair')} of different patients nearly equal, {alike[0][0]} and "
             f"{alike[0][1]} the first: give both one name in the column 'patient' if they show one"
         )
     return fine(text)
@@ -149,16 +150,12 @@ def images(source: Source, *, folds: int) -> Finding:
 def _counted(table: LabelTable, n_read: int) -> str:
     """How many images and patients there are, and what the search would make of the classes."""
     counts = ", ".join(f"{name} {sum(row.label == name for row in table.rows)}" for name in table.classes)
-    patients = _number(len({row.patient for row in table.rows}), "patient") if table.patients_known else "no patients"
-    text = f"{len(table.rows)} images ({counts}), {patients}"
+    patients = counted(len({row.patient for row in table.rows}), "patient") if table.patients_known else "no patients"
+    text = f"{counted(len(table.rows), 'image')} ({counts}), {patients}"
     if len(table.classes) == 2:
         positive = table.classes[positive_class(table.classes)]
         text += f", sensitivity that of '{positive}' (--positive chooses)"
     return text if n_read == len(table.rows) else f"{text}; {n_read} of them were read"
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _sample(table: LabelTable, folds: int) -> LabelTable:

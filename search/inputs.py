@@ -23,6 +23,7 @@ from search.versions import versions
 from search.warm_start import find_earlier, in_words, keep_earlier
 from spaces.errors import nearest
 from spaces.protocol import Protocol
+from spaces.wording import counted
 from trainables.data.cohort import Cohort
 from trainables.data.evaluations import evaluations
 from trainables.data.labels import LabelTable, positive_class
@@ -214,7 +215,11 @@ def judged(record: SearchRecord) -> str:
     """What each trial is scored on, in a few words."""
     protocol = record.protocol
     each = record.folds // protocol.repeats
-    words = {"folds": f"{each} folds", "sites": f"{each} sites, each left out in turn", "split": "one fixed split"}
+    words = {
+        "folds": counted(each, "fold"),
+        "sites": f"{each} sites, each left out in turn",
+        "split": "one fixed split",
+    }
     text = words[protocol.kind] + (f", {protocol.repeats} repeats" if protocol.repeats > 1 else "")
     return text + (
         f", {protocol.validation:.0%} of the training patients for early stopping" * bool(protocol.validation)
@@ -226,24 +231,27 @@ def _introduce(console: Console, record: SearchRecord, cohort: Cohort, locked: L
     data = record.data
     counts = ", ".join(f"{name} {count}" for name, count in zip(data.classes, data.counts, strict=True))
     kind = "synthetic phantom data" if data.is_phantom else data.source
-    whose = f"{data.patients} patients" if data.patients_known else "no patient column: each image counts as a patient"
-    trials = f"{record.trials} trial{'s' * (record.trials > 1)}"
-    console.print(f"Search {record.name}: {trials}, {judged(record)}, budget {record.budget}")
-    console.print(f"Data: {kind}; {sum(data.counts)} images ({counts}), {whose}")
+    whose = (
+        counted(data.patients, "patient")
+        if data.patients_known
+        else "no patient column: each image counts as a patient"
+    )
+    console.print(f"Search {record.name}: {counted(record.trials, 'trial')}, {judged(record)}, budget {record.budget}")
+    console.print(f"Data: {kind}; {counted(sum(data.counts), 'image')} ({counts}), {whose}")
     if len(data.classes) == 2:
         console.print(f"Sensitivity is that of '{data.classes[data.positive]}' (--positive chooses)")
     if locked is not None:
         console.print(_lock_in_words(locked, references=len(references_of(record.space))))
     if cohort.bad_images:
-        console.print(f"{len(cohort.bad_images)} unreadable images are left out:", style="yellow")
+        console.print(f"Left out: {counted(len(cohort.bad_images), 'unreadable image')}", style="yellow")
         for path, reason in cohort.bad_images[:20]:
             console.print(f"  {path}: {reason}")
     if cohort.near_duplicates:
         pairs = len(cohort.near_duplicates)
         first, second = cohort.near_duplicates[0]
         console.print(
-            f"{pairs} pairs of nearly equal images belong to different patients, {first} and {second} the first; "
-            f"cohort.json lists them. If they show one patient, give both one name in the column 'patient'.",
+            f"Nearly equal images of different patients: {counted(pairs, 'pair')}, {first} and {second} the first; "
+            f"cohort.json lists all. If they show one patient, give both one name in the column 'patient'.",
             style="yellow",
         )
 
@@ -266,8 +274,8 @@ def _lock_in_words(locked: LockedTest, *, references: int) -> str:
         else "It is too small to show any difference with 80 % power"
     )
     return (
-        f"Locked test set: {len(locked.ids)} images ({counts}) of {len(set(locked.patients))} patients, which no trial "
-        f"sees and only a confirmation opens. {power}."
+        f"Locked test set: {counted(len(locked.ids), 'image')} ({counts}) of "
+        f"{counted(len(set(locked.patients)), 'patient')}, which no trial sees and only a confirmation opens. {power}."
     )
 
 

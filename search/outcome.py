@@ -21,6 +21,7 @@ from spaces.config import GenMixConfig
 from spaces.generators import SCRATCH
 from spaces.parameter import Value
 from spaces.space import Space
+from spaces.wording import counted
 from trainables.files import read_json, write_atomically, write_json
 from trainables.ledger import Ledger, SearchRecord
 from trainables.metrics.catalogue import SECONDS
@@ -289,7 +290,7 @@ def cautions(record: SearchRecord, *, confirmed: bool = False) -> list[str]:
             "on both sides of a split; no claim of leak-free evaluation is made."
         )
     if record.data.bad_images:
-        notes.append(f"{len(record.data.bad_images)} unreadable images were left out; result.json lists them.")
+        notes.append(f"Left out: {counted(len(record.data.bad_images), 'unreadable image')}; result.json lists them.")
     if not confirmed:
         notes.append(
             "The best of many trials is chosen on the folds that score it: expect less on new patients than is shown "

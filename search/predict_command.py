@@ -19,6 +19,7 @@ from search.commands import refit_command
 from search.settings import SettingsError
 from search.storage import find_search
 from spaces.errors import InputError
+from spaces.wording import counted
 from trainables.data.readers import SliceRule
 from trainables.files import write_atomically
 from trainables.model_folder import CARD, MODEL, WARNING, Model, load_model
@@ -145,7 +146,7 @@ def _report(found: Sequence[Predicted], model: Model, out: Path | None, console:
         console.print(f"and {len(bad) - _NAMED} more that cannot be read", style="red")
     good = [each for each in found if not each.error]
     where = "" if out is None else f": {out}"
-    console.print(f"{len(good)} of {len(found)} images classified by {model.search} {model.trial}{where}")
+    console.print(f"{len(good)} of {counted(len(found), 'image')} classified by {model.search} {model.trial}{where}")
     for caution in _cautions(good, model):
         console.print(caution, style="yellow")
     console.print(WARNING, style="yellow")
@@ -165,11 +166,11 @@ def _cautions(good: Sequence[Predicted], model: Model) -> Iterator[str]:
     view = model.scaling.field_of_view
     if view is not None and count["flat"]:
         yield (
-            f"{count['flat']} images do not say how large their pixels are; the model was trained on squares of "
-            f"{view:.3g} mm, and of these it is shown the largest central square."
+            f"The model was trained on squares of {view:.3g} mm. Of {counted(count['flat'], 'image')} without a pixel "
+            f"spacing it is shown the largest central square."
         )
     if model.has_regions and count["whole"]:
         yield (
-            f"The model was trained on regions of interest, and {count['whole']} images have none; give a folder whose "
-            f"labels.csv names them."
+            f"The model was trained on regions of interest, and was shown {counted(count['whole'], 'image')} without "
+            f"one; give a folder whose labels.csv names them."
         )

@@ -20,6 +20,7 @@ from search.outcome import policy, rank
 from search.storage import find_search
 from search.versions import versions
 from search.winner import bench, chosen_trial, config_of
+from spaces.wording import counted
 from trainables import refit as refitting
 from trainables.errors import FinalTrialError, StopRequested
 from trainables.files import read_json
@@ -64,7 +65,7 @@ def refit_trial(search: Ledger, trial: TrialResult, console: Console) -> int:
     """
     folder, scored, wanted = model_folder(search, trial), len(trial.folds), search.search().folds
     if scored < wanted:
-        has = f"only {scored} of {wanted} folds" if scored else "no fold"
+        has = f"only {scored} of {counted(wanted, 'fold')}" if scored else "no fold"
         console.print(f"{trial.id} has {has} scored, so that little is known of its model.", style="yellow")
     try:
         is_new = train(search, trial, folder, console)

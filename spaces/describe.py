@@ -8,6 +8,7 @@ from spaces.budget import Budget
 from spaces.parameter import Choice, format_value
 from spaces.reference import reference_policies
 from spaces.space import GENERATOR_NAME, Assignment, Dimension, Space
+from spaces.wording import counted
 
 
 def list_spaces(spaces: Mapping[str, Space]) -> str:
@@ -42,7 +43,7 @@ def describe_space(
     for dimension in space.dimensions:
         lines += _dimension(dimension)
     lines += ["", f"Budget {budget.name}: {budget.note}"]
-    lines += [f"  {scored_on or f'{budget.folds} folds'}, {trials} trial{'s' * (trials != 1)}"]
+    lines += [f"  {scored_on or f'{budget.folds} folds'}, {counted(trials, 'trial')}"]
     lines += _not_searched(space, budget, first)
     if missing:
         lines += ["", "Not on this machine", *(f"  {each}" for each in missing)]

@@ -11,6 +11,7 @@ import numpy as np
 
 from search.report.charts import Axis, Cells, Chart, Figure, short
 from search.report.facts import Facts, generator
+from spaces.wording import counted
 from trainables.metrics.classification import Floats, Ints
 
 ALPHA, RATIO = "mixer.genmix_alpha", "synthetic.ratio"
@@ -180,7 +181,7 @@ def _map(
         x=Axis(label="GenMix alpha (log scale)", ticks=_borders(alpha_E), low=-0.5, high=GRID - 0.5, grid=False),
         y=Axis(label="synthetic per real image", ticks=_borders(ratio_E), low=-0.5, high=GRID - 0.5, grid=False),
         items=(cells,),
-        heading=f"{short(name)}, {count} trial{'s' * (count != 1)}",
+        heading=f"{short(name)}, {counted(count, 'trial')}",
         height=330,
     )
 

@@ -11,6 +11,7 @@ from search.objectives import objectives_of
 from search.outcome import cautions, format_interval, format_score
 from search.report.facts import Facts
 from search.report.markup import Markup, definitions, joined, table, tag
+from spaces.wording import counted
 from trainables.metrics.catalogue import SECONDS
 from trainables.metrics.interval import Interval
 from trainables.pooled_intervals import score_intervals
@@ -170,7 +171,7 @@ def reproduce(facts: Facts) -> Markup:
     """The exact command, the versions, the seeds and the data."""
     record, data = facts.record, facts.record.data
     counts = ", ".join(f"{name} {count}" for name, count in zip(data.classes, data.counts, strict=True))
-    patients = f"{data.patients} patients" if data.patients_known else "patients unknown"
+    patients = counted(data.patients, "patient") if data.patients_known else "patients unknown"
     pairs: list[tuple[str, str | Markup]] = [
         ("Data digest", data.digest),
         ("Data", data.source),

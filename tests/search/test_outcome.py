@@ -239,7 +239,7 @@ def test_every_reader_is_told_what_the_numbers_may_not_be_taken_for(record: Sear
     assert len(cautions(record)) == 1
     data = replace(record.data, is_phantom=True, patients_known=False, bad_images=(("x", "y"),))
     said = " ".join(cautions(replace(record, budget="quick", data=data)))
-    for words in ("phantom", "demonstration", "no claim of leak-free evaluation", "1 unreadable images"):
+    for words in ("phantom", "demonstration", "no claim of leak-free evaluation", "1 unreadable image;"):
         assert words in said
 
 

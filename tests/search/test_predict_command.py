@@ -79,7 +79,7 @@ def test_it_warns_of_training_images_of_missing_spacings_and_of_clinical_use(
     predict_images(replace(wish, images=[wish.images[0] / "0-0.mha", tmp_path / "a.npz"]))
     told = capsys.readouterr().err
     assert "The model was trained on 1 of these images" in told
-    assert "3 images do not say how large their pixels are; the model was trained on squares of 72 mm" in told
+    assert "The model was trained on squares of 72 mm. Of 3 images without a pixel spacing it is shown" in told
     assert "not for clinical use" in told
 
 

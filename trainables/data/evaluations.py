@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from spaces.protocol import Protocol
+from spaces.wording import counted
 from trainables.data.cohort import Cohort
 from trainables.data.splits import FoldSplit, hold_out, make_folds
 from trainables.errors import DataError
@@ -78,7 +79,11 @@ def _sites(cohort: Cohort, protocol: Protocol, seed: int, repeat: int, among: Se
     unknown = [cohort.entries[index].id for index in among if not cohort.entries[index].site]
     sites = sorted({cohort.entries[index].site for index in among})
     if unknown or len(sites) < 2:
-        found = f"{len(unknown)} images without a site, '{unknown[0]}' the first" if unknown else f"{len(sites)} site"
+        found = (
+            f"{counted(len(unknown), 'image')} without a site, '{unknown[0]}' the first"
+            if unknown
+            else counted(len(sites), "site")
+        )
         raise DataError(
             f"--leave-site-out needs a column 'site' with at least two sites; found {found} ({cohort.source}). "
             f"Fill the column, or leave the option out."
@@ -106,8 +111,8 @@ def _split(cohort: Cohort, protocol: Protocol, seed: int, repeat: int, among: Se
     )
     if shared:
         raise DataError(
-            f"--split-file puts {len(shared)} patients into both train and val, '{shared[0]}' the first; expected each "
-            f"patient in one part. Correct the file."
+            f"--split-file puts {counted(len(shared), 'patient')} into both train and val, '{shared[0]}' the first; "
+            f"expected each patient in one part. Correct the file."
         )
     for part, chosen in parts.items():
         _check_classes(cohort, chosen, f"the part '{part}' of --split-file")

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from spaces.wording import counted
 from trainables.data.cohort import Cohort
 from trainables.data.cohort_building import group_names
 from trainables.data.decoding import OnProgress
@@ -169,16 +170,17 @@ def _check_sides(table: LabelTable, held: LabelTable, kept: LabelTable) -> None:
     both = sorted({row.patient for row in held.rows} & {row.patient for row in kept.rows})
     if both:
         raise DataError(
-            f"--split-file puts {len(both)} patients into test and elsewhere, '{both[0]}' the first; expected each "
-            f"patient in one part. Correct the file."
+            f"--split-file puts {counted(len(both), 'patient')} into test and elsewhere, '{both[0]}' the first; "
+            f"expected each patient in one part. Correct the file."
         )
     # Patients are whole here, so a group of images crosses the border only where two files are equal.
     elsewhere = {_content(row): row.id for row in kept.rows}
     copies = [(row.id, elsewhere[content]) for row in held.rows if (content := _content(row)) in elsewhere]
     if copies:
         raise DataError(
-            f"--split-file puts {len(copies)} images into test whose bytes are also elsewhere, '{copies[0][0]}' and "
-            f"'{copies[0][1]}' the first; expected equal files in one part. Correct the file, or remove the copies."
+            f"--split-file puts {counted(len(copies), 'image')} into test whose bytes are also elsewhere, "
+            f"'{copies[0][0]}' and '{copies[0][1]}' the first; expected equal files in one "
+            f"part. Correct the file, or remove the copies."
         )
     for name, side in {"the part 'test'": held, "what is left for the search": kept}.items():
         missing = sorted(set(table.classes) - set(side.classes))

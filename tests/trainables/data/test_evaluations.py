@@ -132,7 +132,7 @@ def test_a_patient_in_two_parts_of_a_fixed_split_is_refused() -> None:
     cohort = cohort_of({f"p{i:02d}": ("ab"[i % 2], 2) for i in range(12)})
     cohort = parted(cohort, {f"p{i:02d}" for i in range(8)})
     entries = tuple(replace(each, split="val") if each.id == "p00/1" else each for each in cohort.entries)
-    with pytest.raises(DataError, match="1 patients into both train and val, 'p00'"):
+    with pytest.raises(DataError, match="1 patient into both train and val, 'p00'"):
         evaluations(replace(cohort, entries=entries), Protocol(kind="split"), seed=0)
 
 

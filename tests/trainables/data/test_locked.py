@@ -243,7 +243,7 @@ def test_equal_files_on_both_sides_of_a_split_file_are_refused_by_name(folder: P
     assert lock(source.table(), source, share=None, seed=0) is not None
     shutil.copy(folder / "dark-0-0.png", folder / "dark-4-0.png")
     with pytest.raises(
-        DataError, match=r"1 images into test .* 'dark-4-0.png' and '(dark-0-0|bright-3-1).png' the first"
+        DataError, match=r"1 image into test .* 'dark-4-0.png' and '(dark-0-0|bright-3-1).png' the first"
     ):
         lock(source.table(), source, share=None, seed=0)
 
@@ -263,7 +263,7 @@ def test_a_patient_on_both_sides_of_a_split_file_is_refused(folder: Path) -> Non
     file = Path(parts_file(folder, ("train", "val", "test")))
     file.write_text(file.read_text().replace("dark-4-0.png,test", "dark-4-0.png,train"))
     source = Source(data=str(folder), split_file=str(file))
-    with pytest.raises(DataError, match="1 patients into test and elsewhere, 'p4'"):
+    with pytest.raises(DataError, match="1 patient into test and elsewhere, 'p4'"):
         lock(source.table(), source, share=None, seed=0)
 
 
