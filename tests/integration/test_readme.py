@@ -113,6 +113,19 @@ STEPS = (
         small="--generator dcgan --cpu-minutes 0.1 --folds 2 --epochs 1",
         told="dcgan",
     ),
+    Step(
+        documented="python -m tests.benchmarks.small_pipeline "
+        "--images chest=FOLDER --images heart=HEARTS --out PIPELINE",
+        instead={"HEARTS": "FOLDER"},
+        small="--cpu-minutes 0.1",
+        left="PIPELINE/rest.csv",
+    ),
+    Step(
+        documented="python -m tests.benchmarks.fidelity --data FOLDER --labels PIPELINE/rest.csv "
+        "--generator textual_inversion --set textual_inversion.pretrained=PIPELINE",
+        small="--cpu-minutes 0.1 --folds 2 --epochs 1",
+        told="textual_inversion",
+    ),
     Step(documented="python tests/benchmarks/generators.py", small="--small --generator dcgan"),
     Step(documented="python tests/benchmarks/racing.py", small="--small"),
     Step(documented="python tests/benchmarks/sharing.py", small="--small --data FOLDER"),

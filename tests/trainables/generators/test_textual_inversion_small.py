@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.benchmarks.small_pipeline import LOOKS, captioned, main, read_kinds
+from tests.benchmarks.captioned_images import LOOKS, captioned, read_kinds
+from tests.benchmarks.small_pipeline import main
 from tests.trainables.conftest import write_images
 from trainables.generators.networks.latent_pipeline import LatentPipeline
 
