@@ -205,7 +205,7 @@ def decoded(request: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[byt
     """Decode one image: in a worker.
 
     Args:
-        request: ``path``, ``mask``, ``slice``, ``roi`` and ``preparation``; or ``archive``, ``split``, ``index``,
+        request: ``path``, ``mask``, ``slice``, ``roi`` and maybe ``preparation``; or ``archive``, ``split``, ``index``,
             ``roi`` and ``preparation``; or ``archive`` alone.
 
     Returns:
@@ -241,10 +241,11 @@ def _picture(request: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[by
         "digest": pixel_digest(picture.pixels_HW),
     }
     pixels_HW = np.ascontiguousarray(picture.pixels_HW)
-    if request["preparation"] is None:
+    preparation = request.get("preparation")
+    if preparation is None:
         return head, (pixels_HW.data.cast("B"), thumbnail(pixels_HW).tobytes())
     frame = Frame(shape=(height, width), spacing=picture.spacing, roi=roi)
-    return head, (Preparation.from_dict(request["preparation"]).apply(pixels_HW, frame).tobytes(),)
+    return head, (Preparation.from_dict(preparation).apply(pixels_HW, frame).tobytes(),)
 
 
 @lru_cache(maxsize=1)
