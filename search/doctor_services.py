@@ -124,7 +124,7 @@ def images(source: Source, *, folds: int) -> Finding:
             volumes = _volumes(sample, {name for name, _ in bad}) if source.slice_rule is None else []
     except DataError as error:
         return wrong(str(error))
-    text = _counted(table, len(sample.rows))
+    text = _contents(table, len(sample.rows))
     if bad and not source.skip_bad_images:
         return wrong(f"{text}; {_first(bad, 'cannot be read')}: mend or leave them out, or give --skip-bad-images")
     try:
@@ -147,7 +147,7 @@ def images(source: Source, *, folds: int) -> Finding:
     return fine(text)
 
 
-def _counted(table: LabelTable, n_read: int) -> str:
+def _contents(table: LabelTable, n_read: int) -> str:
     """How many images and patients there are, and what the search would make of the classes."""
     counts = ", ".join(f"{name} {sum(row.label == name for row in table.rows)}" for name in table.classes)
     patients = counted(len({row.patient for row in table.rows}), "patient") if table.patients_known else "no patients"

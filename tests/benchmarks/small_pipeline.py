@@ -19,9 +19,8 @@ On 1,000 chest X-rays and 805 images of hearts (18 CPU-minutes; then ten of inve
 | textual_inversion | 18,031 | 600 | 0.645 ± 0.101 | 1.666 | 0.505 | 0.007 | 0.538 [0.457, 0.612] |
 
 The first time it was 0.730 ± 0.104, untrained 2.897, and 0.604 [0.532, 0.672] after 21,216 steps: lengths are CPU time,
-so that no two pipelines are alike, and words are found in one and hardly in another. With ``--steps``, the 500 of
-``standard``, the first pipeline gave 1.159 and 0.491 [0.467, 0.500]. Its autoencoder alone, on the training images, has
-a KID of 0.405.
+so that no two pipelines are alike. With ``--steps``, the 500 of ``standard``, the first pipeline gave 1.159 and 0.491
+[0.467, 0.500].
 
 What it shows: that words for a class's appearance are found in a frozen text encoder, by the code path of a user's own
 pipeline. What it does not: how far a pipeline gets that was trained on millions of other images, and has met no X-ray.

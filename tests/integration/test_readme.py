@@ -109,7 +109,7 @@ STEPS = (
     ),
     Step(documented="python -m tests.benchmarks.confirmation --data FOLDER", small="--small"),
     Step(
-        documented="python -m tests.benchmarks.fidelity --data FOLDER --jobs 2",
+        documented="python -m tests.benchmarks.fidelity --data FOLDER",
         small="--generator dcgan --cpu-minutes 0.1 --folds 2 --epochs 1",
         told="dcgan",
     ),

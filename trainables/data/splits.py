@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from spaces.wording import counted
 from trainables.data.cohort import Cohort
 from trainables.errors import DataError
 from trainables.seeding import stream
@@ -149,15 +150,14 @@ def hold_out(labels: Sequence[int], groups: Sequence[str], *, share: float, seed
 def _check_patients(cohort: Cohort, labels_N: NDArray[np.intp], groups_N: NDArray[np.str_], folds: int) -> None:
     if folds < 2:
         raise DataError(f"--folds is {folds}; expected at least 2.")
-    unit = "patients" if cohort.patients_known else "images"
+    unit = "patient" if cohort.patients_known else "image"
     counts = [len(set(groups_N[labels_N == label])) for label in range(len(cohort.classes))]
     fewest = int(np.argmin(counts))
     if counts[fewest] >= folds:
         return
-    noun = unit if counts[fewest] != 1 else unit.removesuffix("s")
-    advice = f"Use --folds {counts[fewest]} or add {unit}." if counts[fewest] >= 2 else f"Add {unit}."
+    advice = f"Use --folds {counts[fewest]} or add {unit}s." if counts[fewest] >= 2 else f"Add {unit}s."
     raise DataError(
-        f"label '{cohort.classes[fewest]}' has {counts[fewest]} {noun}, fewer than the {folds} folds asked for "
+        f"label '{cohort.classes[fewest]}' has {counted(counts[fewest], unit)}, fewer than the {folds} folds asked for "
         f"({cohort.source}). {advice}"
     )
 
