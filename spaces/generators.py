@@ -309,6 +309,7 @@ class TextualInversionConfig(TrainedConfig):
     Args:
         pretrained: a local folder or hub id of the pipeline; it has no usable default.
         tokens_per_class: new embedding rows of each class.
+        ema: decay per step of the average of the words that makes the pool; 0: the last words.
         sampling_steps: denoising steps.
         guidance: weight of classifier-free guidance.
         strength: share of the noise schedule that a training image goes through before it is denoised with the
@@ -322,6 +323,7 @@ class TextualInversionConfig(TrainedConfig):
     batch_size: int = 4
     learning_rate: float = 5e-3
     tokens_per_class: int = 4
+    ema: float = 0.995
     sampling_steps: int = 25
     guidance: float = 5.0
     strength: float = 1.0
@@ -335,6 +337,7 @@ class TextualInversionConfig(TrainedConfig):
             "the folder or hub id of a latent diffusion pipeline",
         )
         _whole("tokens_per_class", self.tokens_per_class, 1, 32)
+        require(0 <= self.ema < 1, "generator.ema", self.ema, "0 (no average), or a decay below 1")
         _whole("sampling_steps", self.sampling_steps, 2, 1000)
         require(0 <= self.guidance <= 20, "generator.guidance", self.guidance, "0 to 20")
         require(0 < self.strength <= 1, "generator.strength", self.strength, "more than 0, at most 1")

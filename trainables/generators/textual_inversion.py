@@ -11,16 +11,18 @@ from torch import Tensor, nn
 
 from spaces.generators import TextualInversionConfig
 from trainables import seeding
+from trainables.generators.averages import WeightAverage
 from trainables.generators.curves import Curves
 from trainables.generators.networks.ddim import ddim, guided, noised, schedule_of, target
 from trainables.generators.networks.image_network import ImageNetwork
-from trainables.generators.networks.latent_pipeline import BATCH, LatentPipeline, word_name
+from trainables.generators.networks.latent_pipeline import LatentPipeline, word_name
 from trainables.generators.precision import computing_in
 from trainables.generators.pretrained import ensure
 from trainables.generators.training import Deck, NetworkGenerator, TrainingImages
 from trainables.training.parts import Part
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
+"""2: the pool is made with the moving average of the words, and as many images at once as fit into memory."""
 PROMPT = "a photo of {words}"
 """Gal et al. 2023, appendix A, the first of the neutral texts."""
 SOURCES = 128
@@ -102,7 +104,7 @@ class InversionNetwork(ImageNetwork):
         pipeline = self.pipeline.on(self.rows_RE.device)
         none_1LE = pipeline.read([""], self.rows_RE)
         read_KLE = pipeline.read(self._texts, self.rows_RE)
-        chunks = zip(torch.split(noise_NM, BATCH), torch.split(labels_N, BATCH), strict=True)
+        chunks = zip(torch.split(noise_NM, pipeline.batch), torch.split(labels_N, pipeline.batch), strict=True)
         return torch.cat([self._images(*chunk, read_KLE, none_1LE) for chunk in chunks]).clamp(-1, 1)
 
     def _images(self, noise_NM: Tensor, labels_N: Tensor, read_KLE: Tensor, none_1LE: Tensor) -> Tensor:
@@ -161,6 +163,7 @@ class InversionTraining:
         self._latents_NCHW = latents_NCHW
         self._labels_N = labels_N
         self._adam = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+        self._average = WeightAverage(network, decay=config.ema)
         self._deck = Deck(len(labels_N), rng=seeding.generator(seed, "batches"))
         self._rng = seeding.generator(seed, "noise")
         self.curves = Curves("loss")
@@ -168,7 +171,13 @@ class InversionTraining:
     @property
     def parts(self) -> Mapping[str, Part]:
         """Everything that changes from step to step."""
-        return {"network": self._network, "adam": self._adam, "deck": self._deck, "rng": self._rng}
+        return {
+            "network": self._network,
+            "adam": self._adam,
+            "average": self._average,
+            "deck": self._deck,
+            "rng": self._rng,
+        }
 
     def step(self) -> None:
         """One step of the words down the denoiser's error. Source: Gal et al. 2023, equation 2."""
@@ -187,8 +196,9 @@ class InversionTraining:
         loss = (predicted_NCHW - wanted_NCHW).square().mean()
         torch.autograd.backward(loss)
         self._adam.step()
+        self._average.update(network)
         self.curves.record(loss)
 
     def sampler(self) -> ImageNetwork:
-        """A copy of the words, over the same pipeline."""
-        return copy.deepcopy(self._network)
+        """A copy of the words' average, over the same pipeline."""
+        return copy.deepcopy(self._average.network)

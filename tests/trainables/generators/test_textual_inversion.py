@@ -110,6 +110,35 @@ def test_the_words_learn_to_lower_the_denoisers_error(pipeline: Path) -> None:
     assert losses[-1] < losses[0] - 1e-4
 
 
+@pytest.mark.parametrize(("side", "images"), [(512, 4), (256, 16), (2048, 1)])
+def test_so_many_images_are_made_at_once_as_fit_into_memory(
+    pipeline: Path, monkeypatch: pytest.MonkeyPatch, side: int, images: int
+) -> None:
+    monkeypatch.setattr(LatentPipeline, "side", side)
+    assert LatentPipeline(pipeline, words=1).batch == images
+
+
+def test_images_made_at_once_are_those_made_one_by_one(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = network_of(begun(pipeline, sampling_steps=3)).eval()
+    noise_NM, labels_N = network.noise(5, rng=rng(4)), torch.tensor([0, 1, 0, 1, 1])
+    with torch.no_grad():
+        together_NCHW = network(noise_NM, labels_N)
+        monkeypatch.setattr(LatentPipeline, "batch", 2)
+        torch.testing.assert_close(network(noise_NM, labels_N), together_NCHW, rtol=1e-4, atol=1e-5)
+
+
+def test_images_are_made_with_the_average_of_the_words(pipeline: Path) -> None:
+    training = begun(pipeline, learning_rate=0.05, ema=0.15)
+    average_RE = network_of(training).rows_RE.detach().clone()
+    for decay in (1 / 10, 0.15, 0.15):
+        training.step()
+        average_RE = decay * average_RE + (1 - decay) * network_of(training).rows_RE.detach()
+    sampler = training.sampler()
+    assert isinstance(sampler, InversionNetwork)
+    torch.testing.assert_close(sampler.rows_RE.detach(), average_RE)
+    assert float((average_RE - network_of(training).rows_RE.detach()).abs().max()) > 1e-3
+
+
 def test_a_text_is_read_as_by_a_model_whose_embedding_was_resized(pipeline: Path) -> None:
     made = LatentPipeline(pipeline, words=3)
     rows_RE = torch.randn(3, 16, generator=rng())

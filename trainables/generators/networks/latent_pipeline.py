@@ -15,8 +15,8 @@ from torch.nn import functional
 from trainables.errors import DataError
 from trainables.generators.pretrained import check_latent_pipeline
 
-BATCH = 4
-"""Images that are encoded or decoded together: at 512 pixels, more would not fit into memory."""
+PIXELS_AT_ONCE = 4 * 512**2
+"""Of the images that are encoded or made together: more may not fit into memory."""
 
 
 class ExtendedWords(nn.Module):
@@ -95,6 +95,11 @@ class LatentPipeline:
         """Height and width of the pipeline's images: twice the latents' for each level of the autoencoder but one."""
         return int(self.latent_shape[1] * 2 ** (len(self.vae.config.block_out_channels) - 1))
 
+    @property
+    def batch(self) -> int:
+        """How many images are encoded or made together: four of 512 x 512 pixels."""
+        return max(1, PIXELS_AT_ONCE // self.side**2)
+
     def on(self, device: torch.device) -> LatentPipeline:
         """Itself, moved to a device."""
         if device != self._device:
@@ -106,7 +111,7 @@ class LatentPipeline:
     @torch.no_grad()
     def encode(self, images_NCHW: Tensor) -> Tensor:
         """Latents (N, c, h, w) of grey images (N, 1, P, P) in [-1, 1] of any size, of unit scale."""
-        return torch.cat([self._encode(chunk) for chunk in torch.split(images_NCHW, BATCH)])
+        return torch.cat([self._encode(chunk) for chunk in torch.split(images_NCHW, self.batch)])
 
     def _encode(self, images_NCHW: Tensor) -> Tensor:
         size = (self.side, self.side)
