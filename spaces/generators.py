@@ -323,7 +323,7 @@ class TextualInversionConfig(TrainedConfig):
     batch_size: int = 4
     learning_rate: float = 5e-3
     tokens_per_class: int = 4
-    ema: float = 0.995
+    ema: float = 0.999
     sampling_steps: int = 25
     guidance: float = 5.0
     strength: float = 1.0

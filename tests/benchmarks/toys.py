@@ -57,6 +57,8 @@ from trainables.seeding import generator
 
 LATENT, HIDDEN, BATCH, EVALUATION = 2, (64, 64, 64), 256, 256
 RATE, BETAS, DISCRIMINATOR_BETAS, GAMMA = 1e-3, (0.5, 0.999), (0.0, 0.999), 0.1
+FALLING = 0.5
+"""The share of the training, at its end, in which the learning rate falls to 0."""
 MILESTONES = (2_000, 5_000, 10_000, 20_000)
 SAMPLES = 10_000
 ALL = tuple(range(len(MUTATIONS)))
@@ -98,6 +100,11 @@ TOYS = {
         centres_K2=torch.cartesian_prod(torch.arange(-2.0, 3.0), torch.arange(-2.0, 3.0)) * 2 / 2.828, std=0.05 / 2.828
     ),
 }
+
+
+def rate_at(generation: int) -> float:
+    """The learning rate of a generation, from 0: constant, then linearly down to nothing."""
+    return RATE * min(1.0, (1 - generation / MILESTONES[-1]) / FALLING)
 
 
 def weights(sizes: Sequence[int], rngs: Sequence[torch.Generator]) -> Weights:
@@ -167,17 +174,20 @@ class Race:
         self._moments = no_moments(self.networks)
         self._reuse = reuse
         self._handed_on: Weights | None = None
+        self._done = 0
 
     def generation(self) -> None:
         """One step of the discriminators, then one of evolution."""
+        rate = rate_at(self._done)
         gradients = self._discriminator_gradients() if self._handed_on is None else self._handed_on
         self._discriminator, self._memory = adam_step(
-            self._discriminator, gradients, self._memory, learning_rate=RATE, betas=DISCRIMINATOR_BETAS
+            self._discriminator, gradients, self._memory, learning_rate=rate, betas=DISCRIMINATOR_BETAS
         )
-        children = self._children()
+        children = self._children(rate)
         real_SN2, noise_SNL = self._toy.draw(EVALUATION, self._rngs), latents(EVALUATION, self._rngs)
         best = [0] * len(self._rngs) if len(children) == 1 else self._fittest(children, real_SN2, noise_SNL)
         self.networks, self._moments = _survivors(children, best)
+        self._done += 1
 
     def _discriminator_gradients(self) -> Weights:
         judge = leaves(self._discriminator)
@@ -186,14 +196,14 @@ class Race:
         loss = discriminator_loss(logits(judge, self._toy.draw(BATCH, self._rngs)), logits(judge, fake_SN2))
         return scaled(torch.autograd.grad(loss, judge), len(self._rngs))
 
-    def _children(self) -> list[tuple[Weights, Moments]]:
+    def _children(self, rate: float) -> list[tuple[Weights, Moments]]:
         parents = leaves(self.networks)
         samples_R2 = forward(parents, latents(BATCH, self._rngs)).flatten(0, 1)
         gradients, _ = mutation_gradients(
             samples_R2, parents, lambda flat_R2: logits(self._discriminator, flat_R2.view(-1, BATCH, 2))
         )
         mutated = [scaled(gradients[each], len(self._rngs)) for each in self._allowed]
-        return [adam_step(self.networks, each, self._moments, learning_rate=RATE, betas=BETAS) for each in mutated]
+        return [adam_step(self.networks, each, self._moments, learning_rate=rate, betas=BETAS) for each in mutated]
 
     def _fittest(self, children: Sequence[tuple[Weights, Moments]], real_SN2: Tensor, noise_SNL: Tensor) -> list[int]:
         judge = leaves(self._discriminator)
