@@ -122,7 +122,7 @@ STEPS = (
     ),
     Step(
         documented="python -m tests.benchmarks.fidelity --data FOLDER --labels PIPELINE/rest.csv "
-        "--generator textual_inversion --set textual_inversion.pretrained=PIPELINE",
+        "--folds 3 --generator textual_inversion --set textual_inversion.pretrained=PIPELINE",
         small="--cpu-minutes 0.1 --folds 2 --epochs 1",
         told="textual_inversion",
     ),
