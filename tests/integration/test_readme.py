@@ -57,7 +57,6 @@ class Step:
 
 
 _RUN = "python search/run.py"
-_CNN = "--set classifier.name=small_cnn"
 _TINY = "--folds 2 --set classifier.epochs=1 --no-confirm --concurrency 2"
 STEPS = (
     Step(documented="pip install -e .", early=True),
@@ -100,12 +99,17 @@ STEPS = (
     ),
     *(
         Step(
-            documented=f"{_RUN} --space {table} --budget standard {_CNN} --repeats 1 --data FOLDER",
-            instead={"standard": "quick"},
-            small=f"--name {table} --folds 2 --set classifier.epochs=1",
-            left=f"searches/{table}/table.md",
+            documented=f"{_RUN} --space {table} --budget standard --set classifier.name={network} --repeats 1 "
+            "--data FOLDER",
+            instead={"standard": "quick", "resnet50": "small_cnn"},
+            small=f"--name {table}_{network} --folds 2 --set classifier.epochs=1",
+            left=f"searches/{table}_{network}/table.md",
         )
-        for table in ("table_dae_gan", "table_genmix")
+        for table, network in (
+            ("table_dae_gan", "small_cnn"),
+            ("table_genmix", "small_cnn"),
+            ("table_dae_gan", "resnet50"),
+        )
     ),
     Step(documented="python -m tests.benchmarks.confirmation --data FOLDER", small="--small"),
     Step(
