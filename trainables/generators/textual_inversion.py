@@ -163,7 +163,8 @@ class InversionTraining:
         self._latents_NCHW = latents_NCHW
         self._labels_N = labels_N
         self._adam = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
-        self._average = WeightAverage(network, decay=config.ema)
+        self._words = nn.ParameterList([network.rows_RE])
+        self._average = WeightAverage(self._words, decay=config.ema)
         self._deck = Deck(len(labels_N), rng=seeding.generator(seed, "batches"))
         self._rng = seeding.generator(seed, "noise")
         self.curves = Curves("loss")
@@ -196,9 +197,12 @@ class InversionTraining:
         loss = (predicted_NCHW - wanted_NCHW).square().mean()
         torch.autograd.backward(loss)
         self._adam.step()
-        self._average.update(network)
+        self._average.update(self._words)
         self.curves.record(loss)
 
+    @torch.no_grad()
     def sampler(self) -> ImageNetwork:
-        """A copy of the words' average, over the same pipeline."""
-        return copy.deepcopy(self._average.network)
+        """A copy with the words' average, over the same pipeline."""
+        network = copy.deepcopy(self._network)
+        network.rows_RE.copy_(self._average.network[0])
+        return network
