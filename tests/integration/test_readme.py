@@ -99,16 +99,15 @@ STEPS = (
     ),
     *(
         Step(
-            documented=f"{_RUN} --space {table} --budget standard --set classifier.name={network} --repeats 1 "
-            "--data FOLDER",
+            documented=f"{_RUN} --space {table} --budget standard {network}--repeats 1 --data FOLDER",
             instead={"standard": "quick"},
-            small=f"--name {table}_{network} --folds 2 --set classifier.epochs=1",
-            left=f"searches/{table}_{network}/table.md",
+            small=f"--name {name} --folds 2 --set classifier.epochs=1",
+            left=f"searches/{name}/table.md",
         )
-        for table, network in (
-            ("table_dae_gan", "small_cnn"),
-            ("table_genmix", "small_cnn"),
-            ("table_dae_gan", "resnet50"),
+        for name, table, network in (
+            ("dae_gan_small_cnn", "table_dae_gan", "--set classifier.name=small_cnn "),
+            ("genmix_small_cnn", "table_genmix", "--set classifier.name=small_cnn "),
+            ("dae_gan_own", "table_dae_gan", ""),
         )
     ),
     Step(documented="python -m tests.benchmarks.confirmation --data FOLDER", small="--small"),
