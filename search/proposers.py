@@ -27,6 +27,7 @@ def build_proposer(
     budget: Budget,
     max_copy_rate: float | None = None,
     earlier: Sequence[EarlierTrial] = (),
+    in_order: bool = False,
 ) -> Proposer:
     """The proposer of that name.
 
@@ -38,6 +39,7 @@ def build_proposer(
         budget: the search's, which settles what the space leaves open.
         max_copy_rate: the limit of a trial's copy rate; None: no limit.
         earlier: trials of earlier searches of the same data, for the samplers that learn from trials.
+        in_order: whether the scheduler has trials take their folds by their numbers.
 
     Raises: KeyError on other names.
     """
@@ -48,7 +50,13 @@ def build_proposer(
             space, seed=seed, objectives=objectives, max_copy_rate=max_copy_rate, earlier=earlier
         ),
         "reuse": lambda: ReuseProposer(
-            space, seed=seed, objectives=objectives, budget=budget, max_copy_rate=max_copy_rate, earlier=earlier
+            space,
+            seed=seed,
+            objectives=objectives,
+            budget=budget,
+            max_copy_rate=max_copy_rate,
+            earlier=earlier,
+            in_order=in_order,
         ),
     }
     return builders[name]()

@@ -55,9 +55,10 @@ class ReuseProposer:
     process over all trials says how good each may be, its expected improvement is weighed by how likely it is to train
     and not to copy, and divided by what it will cost: a generator that is trained costs nothing again.
 
-    Running trials are taken to score what is expected of them. A generator that a running trial still trains is not
-    reused, so that nobody waits for it; nor is one that diverged, or copies more than the limit. One in ``NEW_WITHIN``
-    proposals has a new generator.
+    Running trials are taken to score what is expected of them. A generator that is being trained is shared by as many
+    trials as it has folds left: each trains another fold of it, so that nobody waits and all is known of it the sooner.
+    One that diverged, or copies more than the limit, is not used again. One in ``NEW_WITHIN`` proposals has a new
+    generator.
 
     Args:
         space: what is searched.
@@ -67,6 +68,7 @@ class ReuseProposer:
         max_copy_rate: the limit of a trial's copy rate; None: no limit.
         earlier: trials of earlier searches of the same data; those outside the space are ignored. Of the same
             fidelity their generators are taken to be stored.
+        in_order: whether trials take their folds by their numbers, so that they cannot share a generator's training.
     """
 
     def __init__(
@@ -78,7 +80,9 @@ class ReuseProposer:
         budget: Budget,
         max_copy_rate: float | None = None,
         earlier: Sequence[EarlierTrial] = (),
+        in_order: bool = False,
     ) -> None:
+        self._in_order = in_order
         self._space = space
         self._seed = seed
         self._objectives = objectives
@@ -123,7 +127,7 @@ class ReuseProposer:
         return random.Random(stream(self._seed, name))  # noqa: S311 - no secret
 
     def _first(self, number: int, scene: Scene, rng: random.Random) -> Assignment:
-        """A draw, every second time over a generator that is trained, if there is one."""
+        """A draw, every second time over a generator that is trained, or shared in training, if there is one."""
         ready = [each for digest, each in scene.generators.items() if self._is_ready(digest, scene)]
         if number % 2 and ready and not self._is_time_for_a_new_one(scene):
             existing = rng.choice(ready)
@@ -139,7 +143,8 @@ class ReuseProposer:
 
     def _is_ready(self, digest: str, scene: Scene) -> bool:
         existing = scene.generators[digest]
-        return existing.is_fit(self._max_copy_rate) and bool(existing.trained) and not existing.is_busy(scene.folds)
+        is_there = bool(existing.trained or existing.running)
+        return existing.is_fit(self._max_copy_rate) and is_there and not self._is_busy(existing, scene)
 
     def _is_time_for_a_new_one(self, scene: Scene) -> bool:
         many = len(scene.trials)
@@ -177,7 +182,7 @@ class ReuseProposer:
                 parts = self._catalogue.parts(config)
                 found[key] = _Candidate(config=config, parts=parts, row=self._row(config))
         fit = [each for each in found.values() if self._is_allowed(each, scene)]
-        free = [each for each in fit if not self._is_busy(each, scene)]
+        free = [each for each in fit if not self._would_wait(each, scene)]
         new = [each for each in free if each.parts is not None and each.parts.generator not in scene.generators]
         if self._is_time_for_a_new_one(scene) and not new:
             new = self._drawn_new(scene, rng)
@@ -197,9 +202,12 @@ class ReuseProposer:
         existing = scene.generators.get(candidate.parts.generator) if candidate.parts else None
         return existing is None or existing.is_fit(self._max_copy_rate)
 
-    def _is_busy(self, candidate: _Candidate, scene: Scene) -> bool:
+    def _would_wait(self, candidate: _Candidate, scene: Scene) -> bool:
         existing = scene.generators.get(candidate.parts.generator) if candidate.parts else None
-        return existing is not None and existing.is_busy(scene.folds)
+        return existing is not None and self._is_busy(existing, scene)
+
+    def _is_busy(self, existing: Existing, scene: Scene) -> bool:
+        return existing.is_busy(scene.folds, in_order=self._in_order)
 
     def _made(self, number: int, scene: Scene, rng: random.Random) -> list[Assignment]:
         """Configurations of all kinds, tried or not."""
@@ -214,7 +222,7 @@ class ReuseProposer:
         return made
 
     def _some_generators(self, scene: Scene, best: Sequence[Assignment], rng: random.Random) -> list[Existing]:
-        """Trained generators: those of the best trials, and others by chance where there are many."""
+        """Generators that nobody waits for: those of the best trials, and others by chance where there are many."""
         ready = [digest for digest in scene.generators if self._is_ready(digest, scene)]
         if len(ready) > _GENERATORS:
             leading = {parts.generator for config in best if (parts := self._catalogue.parts(config))} & set(ready)

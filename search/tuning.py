@@ -267,6 +267,7 @@ class Tuning:
                 budget=replace(budget_named(record.budget), folds=record.folds),
                 max_copy_rate=record.max_copy_rate,
                 earlier=kept_earlier(self._ledger),
+                in_order=needs_fold_order(record.scheduler),
             ),
             references=reference_policies(record.space),
             wanted=record.trials,

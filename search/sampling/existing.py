@@ -57,31 +57,38 @@ class Existing:
     """One generator of a search.
 
     ``trained`` holds the folds that are finished at each number of steps, ``sampled`` those whose images are drawn, by
-    steps and sampling; ``rates`` are the copy rates of its trials.
+    steps and sampling; ``running`` holds the steps of each trial that has not ended, ``rates`` are the trials' copy
+    rates.
     """
 
     config: Assignment
     trained: dict[int, set[int]] = field(default_factory=dict)
     sampled: dict[tuple[int, str], set[int]] = field(default_factory=dict)
     rates: list[float] = field(default_factory=list)
-    is_running: bool = False
+    running: list[int] = field(default_factory=list)
     has_failed: bool = False
 
     def missing(self, steps: int, folds: AbstractSet[int]) -> float:
-        """The share of a training of that length, over all folds, that is left."""
+        """The share of a training of that length, over all folds, that is left, and that no running trial will do."""
         left = 0.0
         for fold in folds:
-            reached = [position for position, done in self.trained.items() if fold in done and position <= steps]
-            left += 1 - max(reached, default=0) / steps
+            positions = [*(position for position, done in self.trained.items() if fold in done), *self.running]
+            left += 1 - max((each for each in positions if each <= steps), default=0) / steps
         return left / len(folds)
 
     def undrawn(self, parts: Parts, folds: AbstractSet[int]) -> float:
         """The share of the folds whose images are not drawn yet."""
         return 1 - len(self.sampled.get((parts.steps, parts.sampling), set()) & folds) / len(folds)
 
-    def is_busy(self, folds: AbstractSet[int]) -> bool:
-        """Whether a running trial still trains it."""
-        return self.is_running and not any(folds <= done for done in self.trained.values())
+    def is_busy(self, folds: AbstractSet[int], *, in_order: bool) -> bool:
+        """Whether another trial would have to wait for those that train it: all folds that are left are taken.
+
+        Args:
+            folds: of a whole trial.
+            in_order: whether trials take their folds by their numbers, so that a second one wants the very same.
+        """
+        left = len(folds) - max((len(done & folds) for done in self.trained.values()), default=0)
+        return left > 0 and len(self.running) >= (1 if in_order else left)
 
     def is_fit(self, max_copy_rate: float | None) -> bool:
         """Whether it has neither diverged nor been found to copy too much."""
@@ -130,7 +137,8 @@ class Catalogue:
                 found.sampled.setdefault((use.parts.steps, use.parts.sampling), set()).update(use.folds)
             if use.rate is not None:
                 found.rates.append(use.rate)
-            found.is_running |= trial.state == "unfinished"
+            if trial.state == "unfinished" and use.parts is not None:
+                found.running.append(use.parts.steps)
             found.has_failed |= use.has_failed
         if found is None:
             raise ValueError("a generator exists by a trial that has it; none is given.")

@@ -100,7 +100,7 @@ def test_a_history_says_of_the_trials_what_they_say_one_by_one(course: Sequence[
             own = [each for each, other in zip(everything, digests, strict=True) if other == digest]
             assert set().union(*existing.trained.values()) == {fold.fold for each in own for fold in each.folds}
             assert existing.rates == [each.copy_rate for each in own if each.copy_rate is not None]
-            assert existing.is_running == any(each.state == "unfinished" for each in own)
+            assert len(existing.running) == sum(each.state == "unfinished" for each in own)
             assert existing.has_failed == any(each.state == "failed" for each in own)
 
 

@@ -101,7 +101,7 @@ def proposals(trials: list[TrialResult], many: int = 6, **given: object) -> list
     return [sampler(seed, **given).propose(len(trials), trials) or {} for seed in range(many)]
 
 
-def test_a_generator_that_is_being_trained_is_left_alone_until_it_is_there() -> None:
+def test_a_generator_that_is_being_trained_is_shared_by_as_many_trials_as_have_a_fold_to_train() -> None:
     best: Assignment = {
         "mixer.name": "genmix", "generator.name": "egan", "generator.gamma": 0.001, "mixer.genmix_alpha": 0.3,
         "synthetic.ratio": 1.0, "affine": True,
@@ -111,13 +111,28 @@ def test_a_generator_that_is_being_trained_is_left_alone_until_it_is_there() -> 
     before = [trial(number, config) for number, config in enumerate(far[:9])]
     after = [trial(number, config) for number, config in enumerate(far[9:], start=10)]
 
-    def uses(state: State, folds: int) -> int:
-        proposed = proposals([*before, trial(9, best, state=state, folds=folds), *after])
+    def uses(state: State, folds: int, *, others: int = 0, in_order: bool = False) -> int:
+        first = [trial(9, best, state=state, folds=folds), *after]
+        more = [trial(13 + number, best, state="unfinished", folds=0) for number in range(others)]
+        proposed = proposals([*before, *first, *more], in_order=in_order)
         return sum(generator_of(each, QUICK) == digest for each in proposed)
 
     assert uses("completed", 3) > 2
     assert uses("unfinished", 2) == 0
     assert uses("unfinished", 3) > 0
+    assert uses("unfinished", 1) > 0
+    assert uses("unfinished", 1, others=1) == 0
+    assert uses("unfinished", 1, in_order=True) == 0
+
+
+def test_a_generator_has_room_for_as_many_trials_as_folds_are_left() -> None:
+    folds = {0, 1, 2}
+    training = Existing(config={}, running=[100, 100])
+    assert not training.is_busy(folds, in_order=False)
+    assert training.is_busy(folds, in_order=True)
+    assert Existing(config={}, running=[100, 100], trained={100: {1}}).is_busy(folds, in_order=False)
+    assert not Existing(config={}, running=[100, 100], trained={50: folds}).is_busy(folds, in_order=True)
+    assert not Existing(config={}).is_busy(folds, in_order=True)
 
 
 def test_where_every_generator_is_being_trained_one_is_used_all_the_same() -> None:
@@ -203,6 +218,10 @@ def test_more_steps_cost_the_difference_and_only_where_folds_are_done() -> None:
     assert known.missing(100, {0, 1}) == 0
     assert known.missing(200, {0, 1, 2, 3}) == pytest.approx((0.5 + 0.5 + 0.75 + 1) / 4)
     assert known.missing(80, {0, 2}) == pytest.approx((1 + 0.375) / 2)
+    training = Existing(config={}, trained={50: {0}}, running=[100])
+    assert training.missing(100, {0, 1}) == 0
+    assert training.missing(200, {0, 1}) == pytest.approx(0.5)
+    assert training.missing(80, {0, 1}) == pytest.approx((0.375 + 1) / 2)
 
 
 def test_seconds_are_learnt_by_generator_and_downstream_settings() -> None:
