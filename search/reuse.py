@@ -29,6 +29,12 @@ STARTUP = 5
 """Known trials, reference policies included, before anything is modelled."""
 NEW_WITHIN = 5
 """One of so many successive proposals, at least, is a generator that no trial had before."""
+_SHARED_BEFORE = 20
+"""Known trials from which on nobody shares a generator's training: there are others to use by then.
+
+Those that share one wait for each other at its end, the more the more their slots differ: 2.8 % of the slots' time
+where a whole search shares (``tests/benchmarks/scale.py --small``).
+"""
 _TOLD_TPE = 100
 """Of more trials TPE is told the best and the latest."""
 _LIKELY = 0.5
@@ -55,10 +61,10 @@ class ReuseProposer:
     process over all trials says how good each may be, its expected improvement is weighed by how likely it is to train
     and not to copy, and divided by what it will cost: a generator that is trained costs nothing again.
 
-    Running trials are taken to score what is expected of them. A generator that is being trained is shared by as many
-    trials as it has folds left: each trains another fold of it, so that nobody waits and all is known of it the sooner.
-    One that diverged, or copies more than the limit, is not used again. One in ``NEW_WITHIN`` proposals has a new
-    generator.
+    Running trials are taken to score what is expected of them. At first, a generator that is being trained is shared by
+    as many trials as it has folds left: each trains another fold of it, and all is known of it the sooner. Later it is
+    left alone, so that nobody waits for it. One that diverged, or copies more than the limit, is not used again. One in
+    ``NEW_WITHIN`` proposals has a new generator.
 
     Args:
         space: what is searched.
@@ -207,7 +213,8 @@ class ReuseProposer:
         return existing is not None and self._is_busy(existing, scene)
 
     def _is_busy(self, existing: Existing, scene: Scene) -> bool:
-        return existing.is_busy(scene.folds, in_order=self._in_order)
+        is_shared = not self._in_order and len(scene.evidence.known) < _SHARED_BEFORE
+        return existing.is_busy(scene.folds, most=None if is_shared else 1)
 
     def _made(self, number: int, scene: Scene, rng: random.Random) -> list[Assignment]:
         """Configurations of all kinds, tried or not."""

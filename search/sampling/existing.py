@@ -80,15 +80,15 @@ class Existing:
         """The share of the folds whose images are not drawn yet."""
         return 1 - len(self.sampled.get((parts.steps, parts.sampling), set()) & folds) / len(folds)
 
-    def is_busy(self, folds: AbstractSet[int], *, in_order: bool) -> bool:
-        """Whether another trial would have to wait for those that train it: all folds that are left are taken.
+    def is_busy(self, folds: AbstractSet[int], *, most: int | None) -> bool:
+        """Whether as many trials train it as may.
 
         Args:
             folds: of a whole trial.
-            in_order: whether trials take their folds by their numbers, so that a second one wants the very same.
+            most: how many that is; None: one for each fold that is left, as another one would have to wait.
         """
         left = len(folds) - max((len(done & folds) for done in self.trained.values()), default=0)
-        return left > 0 and len(self.running) >= (1 if in_order else left)
+        return left > 0 and len(self.running) >= (left if most is None else most)
 
     def is_fit(self, max_copy_rate: float | None) -> bool:
         """Whether it has neither diverged nor been found to copy too much."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from search.objectives import Objective
-from search.reuse import NEW_WITHIN, ReuseProposer
+from search.reuse import _SHARED_BEFORE, NEW_WITHIN, ReuseProposer
 from search.sampling.columns import Columns
 from search.sampling.costs import REST, TRAINING, Costs, Measured
 from search.sampling.earlier import EarlierTrial
@@ -37,6 +37,10 @@ from trainables.results import TrialResult
 from trainables.results import TrialState as State
 
 QUICK = budget_named("quick")
+BEST: Assignment = {
+    "mixer.name": "genmix", "generator.name": "egan", "generator.gamma": 0.001, "mixer.genmix_alpha": 0.3,
+    "synthetic.ratio": 1.0, "affine": True,
+}  # fmt: skip
 DIVERGED = "DivergedError: the generator makes images that are all alike"
 
 
@@ -102,18 +106,14 @@ def proposals(trials: list[TrialResult], many: int = 6, **given: object) -> list
 
 
 def test_a_generator_that_is_being_trained_is_shared_by_as_many_trials_as_have_a_fold_to_train() -> None:
-    best: Assignment = {
-        "mixer.name": "genmix", "generator.name": "egan", "generator.gamma": 0.001, "mixer.genmix_alpha": 0.3,
-        "synthetic.ratio": 1.0, "affine": True,
-    }  # fmt: skip
-    digest = generator_of(best, QUICK)
+    digest = generator_of(BEST, QUICK)
     far = [each.config for each in drawn(60) if float(each.config.get("generator.gamma", 0.0)) > 0.02][:12]
     before = [trial(number, config) for number, config in enumerate(far[:9])]
     after = [trial(number, config) for number, config in enumerate(far[9:], start=10)]
 
     def uses(state: State, folds: int, *, others: int = 0, in_order: bool = False) -> int:
-        first = [trial(9, best, state=state, folds=folds), *after]
-        more = [trial(13 + number, best, state="unfinished", folds=0) for number in range(others)]
+        first = [trial(9, BEST, state=state, folds=folds), *after]
+        more = [trial(13 + number, BEST, state="unfinished", folds=0) for number in range(others)]
         proposed = proposals([*before, *first, *more], in_order=in_order)
         return sum(generator_of(each, QUICK) == digest for each in proposed)
 
@@ -125,14 +125,23 @@ def test_a_generator_that_is_being_trained_is_shared_by_as_many_trials_as_have_a
     assert uses("unfinished", 1, in_order=True) == 0
 
 
+def test_late_in_a_search_nobody_shares_a_training() -> None:
+    def uses(many: int) -> int:
+        trials = [*drawn(many), trial(many, BEST, state="unfinished", folds=0), trial(many + 1, drawn(99)[98].config)]
+        return sum(generator_of(each, QUICK) == generator_of(BEST, QUICK) for each in proposals(trials))
+
+    assert uses(_SHARED_BEFORE - 2) > 0
+    assert uses(_SHARED_BEFORE) == 0
+
+
 def test_a_generator_has_room_for_as_many_trials_as_folds_are_left() -> None:
     folds = {0, 1, 2}
     training = Existing(config={}, running=[100, 100])
-    assert not training.is_busy(folds, in_order=False)
-    assert training.is_busy(folds, in_order=True)
-    assert Existing(config={}, running=[100, 100], trained={100: {1}}).is_busy(folds, in_order=False)
-    assert not Existing(config={}, running=[100, 100], trained={50: folds}).is_busy(folds, in_order=True)
-    assert not Existing(config={}).is_busy(folds, in_order=True)
+    assert not training.is_busy(folds, most=None)
+    assert training.is_busy(folds, most=1)
+    assert Existing(config={}, running=[100, 100], trained={100: {1}}).is_busy(folds, most=None)
+    assert not Existing(config={}, running=[100, 100], trained={50: folds}).is_busy(folds, most=1)
+    assert not Existing(config={}).is_busy(folds, most=1)
 
 
 def test_where_every_generator_is_being_trained_one_is_used_all_the_same() -> None:
