@@ -29,7 +29,7 @@ STARTUP = 5
 """Known trials, reference policies included, before anything is modelled."""
 NEW_WITHIN = 5
 """One of so many successive proposals, at least, is a generator that no trial had before."""
-_SHARED_BEFORE = 20
+SHARED_BEFORE = 20
 """Known trials from which on nobody shares a generator's training: there are others to use by then.
 
 Those that share one wait for each other at its end, the more the more their slots differ: 2.8 % of the slots' time
@@ -213,7 +213,7 @@ class ReuseProposer:
         return existing is not None and self._is_busy(existing, scene)
 
     def _is_busy(self, existing: Existing, scene: Scene) -> bool:
-        is_shared = not self._in_order and len(scene.evidence.known) < _SHARED_BEFORE
+        is_shared = not self._in_order and len(scene.evidence.known) < SHARED_BEFORE
         return existing.is_busy(scene.folds, most=None if is_shared else 1)
 
     def _made(self, number: int, scene: Scene, rng: random.Random) -> list[Assignment]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from search.objectives import Objective
-from search.reuse import _SHARED_BEFORE, NEW_WITHIN, ReuseProposer
+from search.reuse import NEW_WITHIN, SHARED_BEFORE, ReuseProposer
 from search.sampling.columns import Columns
 from search.sampling.costs import REST, TRAINING, Costs, Measured
 from search.sampling.earlier import EarlierTrial
@@ -130,8 +130,8 @@ def test_late_in_a_search_nobody_shares_a_training() -> None:
         trials = [*drawn(many), trial(many, BEST, state="unfinished", folds=0), trial(many + 1, drawn(99)[98].config)]
         return sum(generator_of(each, QUICK) == generator_of(BEST, QUICK) for each in proposals(trials))
 
-    assert uses(_SHARED_BEFORE - 2) > 0
-    assert uses(_SHARED_BEFORE) == 0
+    assert uses(SHARED_BEFORE - 2) > 0
+    assert uses(SHARED_BEFORE) == 0
 
 
 def test_a_generator_has_room_for_as_many_trials_as_folds_are_left() -> None:
