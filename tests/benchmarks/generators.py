@@ -4,15 +4,16 @@ Run:
     python tests/benchmarks/generators.py [--small] [--json FILE] [--device DEVICE] [--threads N] [--precision NAME]
                                           [--generator NAME ...]
 
-The first table has a line per generator, size and batch size: real images a second in training (a batch for each
-generator step), seconds of 1,000 generator steps, images a second in sampling, peak memory, and the floating-point
-operations of a step as a share of what this device reaches in a large matrix product of the same precision.
-
-Then come E-GAN's whole generation against the published algorithm (``egan_reference``: three forward and backward
+First comes E-GAN's whole generation against the published algorithm (``egan_reference``: three forward and backward
 passes, copies of all states, every child's fitness with a real pass of its own), in turn in one run with equal
 networks, batches and noise (on a GPU the generation is also replayed as a CUDA graph, which the published one is not);
 against a step of a plain DCGAN of the same networks; and the classifiers' loop against a bare one
 (``classifier_loop``).
+
+Then a table has a line per generator, size and batch size: real images a second in training (a batch for each
+generator step), seconds of 1,000 generator steps, images a second in sampling, peak memory, and the floating-point
+operations of a step as a share of what this device reaches in a large matrix product of the same precision. Where it
+is interrupted, ``--json`` has the lines so far.
 
 Peak memory on a GPU is that of PyTorch's tensors; on a CPU it is how far the process grew, each line in a process of
 its own. A generator whose library is not installed is left out and named. ``--small`` has 32 pixels and batches of 32
@@ -162,17 +163,18 @@ class _Counting(TorchDispatchMode):
 
 
 def _seconds(work: Callable[[], object], device: torch.device, *, at_least: float, multiple: int = 1) -> float:
-    """Wall time of one call, the mean over whole periods that take so long together."""
-    calls, elapsed = 0, 0.0
-    while elapsed < at_least:
+    """Wall time of one call: the mean over as many whole periods, twice as many at each try, as take so long."""
+    calls = multiple
+    while True:
         egan_speed.wait(device)
         start = time.perf_counter()
-        for _ in range(multiple if device.type == "cpu" else max(multiple, 10)):
+        for _ in range(calls):
             work()
-            calls += 1
         egan_speed.wait(device)
-        elapsed += time.perf_counter() - start
-    return elapsed / calls
+        elapsed = time.perf_counter() - start
+        if elapsed >= at_least:
+            return elapsed / calls
+        calls *= 2
 
 
 def _held(device: torch.device) -> int:
@@ -251,7 +253,7 @@ def evolution(device: torch.device, small: bool) -> Mapping[str, Any]:
     """E-GAN against the published algorithm and against DCGAN, at 64 pixels and batches of 32, and what is printed."""
     images, batch = training_images(64, device), 32
     on_gpu = device.type == "cuda"
-    rounds, warm_up = (9, 6) if on_gpu else ((3, 1) if small else (9, 1))
+    rounds, warm_up = (5, 6) if on_gpu else ((3, 1) if small else (9, 1))
     compared = [
         egan_speed.compare(setting, images, batch=batch, rounds=rounds, warm_up=warm_up)
         for setting in egan_speed.settings(batch)
@@ -316,15 +318,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ceilings = {precision: ceiling(device, precision) for precision in PRECISIONS}
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {options.threads} thread(s)"
     print(f"{name}; matrix products: {', '.join(f'{each} {rate:.3g} FLOP/s' for each, rate in ceilings.items())}")
-    print("generator  pixels batch  images/s    s/1000 steps  sampled/s    peak MiB  of ceiling")
-    rows = []
-    for row in lines(wanted(options, ceilings)):
-        rows.append(row)
-        _print_row(row)
     found = evolution(device, options.small)
     _print_evolution(found)
     loop = classifier_loop.over_bare(device, options.small)
-    print(f"classifier loop over the bare one, worst case: {loop:.2f}")
+    print(f"classifier loop over the bare one, worst case: {loop:.2f}", flush=True)
+    print("generator  pixels batch  images/s    s/1000 steps  sampled/s    peak MiB  of ceiling")
+    rows = []
+    try:
+        for row in lines(wanted(options, ceilings)):
+            rows.append(row)
+            _print_row(row)
+    except KeyboardInterrupt:
+        print("interrupted: the table is not complete", file=sys.stderr)
     if options.json:
         result = {
             "rows": rows,

@@ -71,17 +71,39 @@ from torch.nn import functional
 
 from tests.benchmarks.functional_adam import Moments, adam_step, no_moments
 from trainables.generators.evolution import MUTATIONS, discriminator_loss, fittest, mutation_gradients, real_part
+from trainables.generators.precision import computing_in
 from trainables.seeding import generator
 
-LATENT, HIDDEN, BATCH, EVALUATION = 2, (64, 64, 64), 256, 256
+LATENT, LAYERS, BATCH, EVALUATION = 2, 3, 256, 256
 BETAS, DISCRIMINATOR_BETAS, GAMMA = (0.5, 0.999), (0.0, 0.999), 0.1
 FALLING = 0.5
 """The share of the training, at its end, in which the learning rate falls to 0."""
 MILESTONES = (2_000, 5_000, 10_000, 20_000)
 SAMPLES = 10_000
-ALL = tuple(range(len(MUTATIONS)))
-METHODS = {"e-gan": ALL, "e-gan, reuse": ALL} | {name: (index,) for index, name in enumerate(MUTATIONS)}
-"""Mutations to choose from; "reuse" is E-GAN with ``generator.reuse_gradient``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """How a generator is trained.
+
+    Args:
+        mutations: to choose from, by their positions in ``MUTATIONS``.
+        reuse: whether with ``generator.reuse_gradient``.
+        precision: ``generator.precision``.
+    """
+
+    mutations: tuple[int, ...] = tuple(range(len(MUTATIONS)))
+    reuse: bool = False
+    precision: str = "float32"
+
+
+METHODS = {
+    "e-gan": Method(),
+    "e-gan, reuse": Method(reuse=True),
+    "e-gan, bfloat16": Method(precision="bfloat16"),
+    "e-gan, both": Method(reuse=True, precision="bfloat16"),
+    **{name: Method(mutations=(index,)) for index, name in enumerate(MUTATIONS)},
+}
 
 Weights = tuple[Tensor, ...]
 """Matrices (S, in, out) and biases (S, 1, out) of one fully connected network per seed, S seeds side by side."""
@@ -91,11 +113,12 @@ Weights = tuple[Tensor, ...]
 class Toy:
     """A mixture of equally likely, equally wide Gaussians: centres (K, 2) and their standard deviation.
 
-    ``rate`` is the learning rate of the first half of a training on it.
+    Trainings on it have hidden layers of ``units`` and, in their first half, a learning rate of ``rate``.
     """
 
     centres_K2: Tensor
     std: float
+    units: int
     rate: float
 
     def draw(self, count: int, rngs: Sequence[torch.Generator]) -> Tensor:
@@ -118,11 +141,13 @@ TOYS = {
     "8 Gaussians": Toy(
         centres_K2=torch.view_as_real(torch.exp(2j * torch.pi * torch.arange(8) / 8)) * 2 / 1.414,
         std=0.02 / 1.414,
-        rate=5e-4,
+        units=128,
+        rate=2.5e-4,
     ),
     "25 Gaussians": Toy(
         centres_K2=torch.cartesian_prod(torch.arange(-2.0, 3.0), torch.arange(-2.0, 3.0)) * 2 / 2.828,
         std=0.05 / 2.828,
+        units=64,
         rate=1e-3,
     ),
 }
@@ -152,11 +177,6 @@ def forward(network: Weights, values_SNF: Tensor) -> Tensor:
 def latents(count: int, rngs: Sequence[torch.Generator]) -> Tensor:
     """Noise (S, N, LATENT), uniform in [-1, 1]."""
     return torch.stack([torch.rand(count, LATENT, generator=rng) for rng in rngs]) * 2 - 1
-
-
-def logits(network: Weights, samples_SN2: Tensor) -> Tensor:
-    """The discriminators' logits (S * N,), one seed after the other."""
-    return forward(network, samples_SN2).flatten()
 
 
 def leaves(network: Weights) -> Weights:
@@ -190,15 +210,15 @@ class Measured:
 class Race:
     """One method on one toy, all seeds side by side; a seed's draws do not depend on the method."""
 
-    def __init__(self, toy: Toy, allowed: Sequence[int], seeds: Sequence[int], *, reuse: bool) -> None:
+    def __init__(self, toy: Toy, method: Method, seeds: Sequence[int]) -> None:
         self._toy = toy
-        self._allowed = allowed
+        self._method = method
         self._rngs = [generator(seed, "toy") for seed in seeds]
-        self._discriminator = weights((2, *HIDDEN, 1), self._rngs)
+        hidden = (toy.units,) * LAYERS
+        self._discriminator = weights((2, *hidden, 1), self._rngs)
         self._memory = no_moments(self._discriminator)
-        self.networks = weights((LATENT, *HIDDEN, 2), self._rngs)
+        self.networks = weights((LATENT, *hidden, 2), self._rngs)
         self._moments = no_moments(self.networks)
-        self._reuse = reuse
         self._handed_on: Weights | None = None
         self._done = 0
 
@@ -218,27 +238,37 @@ class Race:
     def _discriminator_gradients(self) -> Weights:
         judge = leaves(self._discriminator)
         with torch.no_grad():
-            fake_SN2 = forward(self.networks, latents(BATCH, self._rngs))
-        loss = discriminator_loss(logits(judge, self._toy.draw(BATCH, self._rngs)), logits(judge, fake_SN2))
+            fake_SN2 = self._forward(self.networks, latents(BATCH, self._rngs))
+        real_SN2 = self._toy.draw(BATCH, self._rngs)
+        loss = discriminator_loss(self._logits(judge, real_SN2), self._logits(judge, fake_SN2))
         return scaled(torch.autograd.grad(loss, judge), len(self._rngs))
 
     def _children(self, rate: float) -> list[tuple[Weights, Moments]]:
         parents = leaves(self.networks)
-        samples_R2 = forward(parents, latents(BATCH, self._rngs)).flatten(0, 1)
+        samples_R2 = self._forward(parents, latents(BATCH, self._rngs)).flatten(0, 1)
         gradients, _ = mutation_gradients(
-            samples_R2, parents, lambda flat_R2: logits(self._discriminator, flat_R2.view(-1, BATCH, 2))
+            samples_R2, parents, lambda flat_R2: self._logits(self._discriminator, flat_R2.view(-1, BATCH, 2))
         )
-        mutated = [scaled(gradients[each], len(self._rngs)) for each in self._allowed]
+        mutated = [scaled(gradients[each], len(self._rngs)) for each in self._method.mutations]
         return [adam_step(self.networks, each, self._moments, learning_rate=rate, betas=BETAS) for each in mutated]
 
     def _fittest(self, children: Sequence[tuple[Weights, Moments]], real_SN2: Tensor, noise_SNL: Tensor) -> list[int]:
         judge = leaves(self._discriminator)
-        shared = scaled(real_part(logits(judge, real_SN2), judge).gradients, len(self._rngs))
-        judged = [judged_by_seed(logits(judge, forward(child, noise_SNL)), judge, shared) for child, _ in children]
+        shared = scaled(real_part(self._logits(judge, real_SN2), judge).gradients, len(self._rngs))
+        fakes = [self._forward(child, noise_SNL) for child, _ in children]
+        judged = [judged_by_seed(self._logits(judge, fake_SN2), judge, shared) for fake_SN2 in fakes]
         best = [int(fittest(row_C, 1)) for row_C in torch.stack([scores_S for scores_S, _ in judged], dim=1)]
-        if self._reuse:
+        if self._method.reuse:
             self._handed_on = _chosen([gradients for _, gradients in judged], best)
         return best
+
+    def _forward(self, network: Weights, values_SNF: Tensor) -> Tensor:
+        with computing_in(self._method.precision, values_SNF.device):
+            return forward(network, values_SNF).float()
+
+    def _logits(self, network: Weights, samples_SN2: Tensor) -> Tensor:
+        """The discriminators' logits (S * N,), one seed after the other."""
+        return self._forward(network, samples_SN2).flatten()
 
 
 def _survivors(children: Sequence[tuple[Weights, Moments]], best: Sequence[int]) -> tuple[Weights, Moments]:
@@ -256,11 +286,9 @@ def _chosen(candidates: Sequence[Weights], best: Sequence[int]) -> Weights:
     return tuple(each_CSIO[list(best), range(len(best))] for each_CSIO in stacks)
 
 
-def race(
-    toy: Toy, allowed: Sequence[int], *, milestones: Sequence[int], seeds: Sequence[int], reuse: bool = False
-) -> list[Measured]:
+def race(toy: Toy, method: Method, *, milestones: Sequence[int], seeds: Sequence[int]) -> list[Measured]:
     """Trains one generator per seed up to the last milestone and measures all of them at each."""
-    running = Race(toy, allowed, seeds, reuse=reuse)
+    running = Race(toy, method, seeds)
     measured = []
     for generation in range(1, milestones[-1] + 1):
         running.generation()
@@ -282,19 +310,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     milestones = MILESTONES[:1] if options.small else MILESTONES
     rows: list[dict[str, object]] = []
-    print("toy           method         generations  modes covered  share at modes  CPU s  modes of each seed")
+    print("toy           method           generations  modes covered  share at modes  CPU s  modes of each seed")
     for name, toy in TOYS.items():
         last = {}
-        for method, allowed in METHODS.items():
+        for method, trained in METHODS.items():
             start = time.process_time()
-            measured = race(
-                toy, allowed, milestones=milestones, seeds=range(options.seeds), reuse=method.endswith("reuse")
-            )
+            measured = race(toy, trained, milestones=milestones, seeds=range(options.seeds))
             seconds = time.process_time() - start
             for generations, each in zip(milestones, measured, strict=True):
                 spent = seconds * generations / milestones[-1]
                 print(
-                    f"{name:12}  {method:13}  {generations:11,}  {mean(each.modes):13.1f}  {mean(each.shares):14.2f}"
+                    f"{name:12}  {method:15}  {generations:11,}  {mean(each.modes):13.1f}  {mean(each.shares):14.2f}"
                     f"  {spent:5.0f}  {each.modes}",
                     flush=True,
                 )
