@@ -110,6 +110,13 @@ STEPS = (
             ("dae_gan_own", "table_dae_gan", ""),
         )
     ),
+    Step(
+        documented=f"{_RUN} --space table_genmix --budget standard --gpus-per-trial 0.1 --stage-limit 25GB "
+        "--data FOLDER",
+        instead={"standard": "quick", "0.1": "0"},
+        small="--name genmix_own --folds 2 --set classifier.epochs=1",
+        left="searches/genmix_own/table.md",
+    ),
     Step(documented="python -m tests.benchmarks.confirmation --data FOLDER", small="--small"),
     Step(
         documented="python -m tests.benchmarks.fidelity --data FOLDER",
