@@ -6,6 +6,7 @@ Everything before the scores sees the training fold alone.
 from __future__ import annotations
 
 import resource
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -109,4 +110,13 @@ def peak_bytes(device: torch.device) -> int:
     """Peak memory of this process so far: on the GPU where it computes there, else resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return _resident_peak()
+
+
+def _resident_peak() -> int:
+    """The most that this process has held; what the process that started it held, ``getrusage`` would count as well."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(status.read_text("ascii").partition("VmHWM:")[2].split()[0])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -26,7 +26,6 @@ import argparse
 import importlib.util
 import json
 import multiprocessing
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,6 +42,7 @@ from torch.utils.flop_counter import flop_registry
 
 from spaces.generators import GENERATORS, PRECISIONS, TrainedConfig
 from tests.benchmarks import classifier_loop, egan_speed
+from trainables.fold import peak_bytes
 from trainables.generators.fitted import FittedNetworks
 from trainables.generators.registry import build
 from trainables.generators.stylegan import R1_EVERY
@@ -126,7 +126,7 @@ def measure(case: Case) -> Mapping[str, Any]:
         "images_per_second": case.batch / seconds,
         "seconds_per_1000_steps": 1000 * seconds,
         "sampled_per_second": 1 / sampling,
-        "peak_bytes": _peak(device) - before,
+        "peak_bytes": peak_bytes(device) - before,
         "operations_per_step": operations,
         "share_of_ceiling": operations / seconds / case.ceiling,
     }
@@ -180,16 +180,9 @@ def _seconds(work: Callable[[], object], device: torch.device, *, at_least: floa
 def _held(device: torch.device) -> int:
     """Bytes held now, on a GPU by tensors; its peak is counted from here."""
     if device.type == "cpu":
-        return _peak(device)
+        return peak_bytes(device)
     torch.cuda.reset_peak_memory_stats(device)
     return torch.cuda.memory_allocated(device)
-
-
-def _peak(device: torch.device) -> int:
-    """The most bytes so far."""
-    if device.type == "cpu":
-        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return torch.cuda.max_memory_allocated(device)
 
 
 def ceiling(device: torch.device, precision: str) -> float:

@@ -21,7 +21,7 @@ from trainables.data.image_files import load_image_set
 from trainables.data.reading import read_cohort
 from trainables.data.splits import FoldSplit, make_folds
 from trainables.errors import LeakError
-from trainables.fold import Environment, run_fold
+from trainables.fold import Environment, peak_bytes, run_fold
 from trainables.fold_stages import FoldStages
 from trainables.results import FoldResult
 from trainables.stage_files import CHECKPOINTS
@@ -269,3 +269,10 @@ def test_a_process_killed_in_mid_training_loses_nothing_but_time(
     finally:
         torch.set_num_threads(threads)
     assert stage_bytes(tmp_path / "stages" / "generator") == stage_bytes(tmp_path / "alone" / "generator")
+
+
+def test_the_peak_of_a_process_is_not_that_of_the_one_that_started_it() -> None:
+    held = np.ones(10**8)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        started = pool.apply(peak_bytes, (torch.device("cpu"),))
+    assert 0 < started < held.nbytes < peak_bytes(torch.device("cpu"))
