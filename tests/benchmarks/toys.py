@@ -20,16 +20,18 @@ A mode is covered where at least a tenth of its fair share of 10,000 fresh sampl
 of its centre; the share at modes counts all such samples. The claim is judged by the mean over seeds at the last
 milestone; behind each mutation stands the paired difference, E-GAN minus that mutation, with its standard error.
 
-The claim holds. At the default seeds, after 20,000 generations, modes covered and share at modes, E-GAN's difference
-and its standard error:
+The claim holds on 8 Gaussians, where nearly every method finds all modes. On 25 it holds at the default seeds and does
+not on five others: E-GAN and minimax cannot be told apart. At the default seeds, after 20,000 generations, modes
+covered and share at modes, E-GAN's difference and its standard error:
 
-- 8 Gaussians, where nearly every method finds all modes: E-GAN 8.0 (.96); minimax 8.0 (.95; +0.0 +- 0.0), heuristic 8.0
-  (.97; +0.0 +- 0.0), least squares 7.8 (.96; +0.2 +- 0.2).
+- 8 Gaussians: E-GAN 8.0 (.96); minimax 8.0 (.95; +0.0 +- 0.0), heuristic 8.0 (.97; +0.0 +- 0.0), least squares 7.8
+  (.96; +0.2 +- 0.2); in bfloat16 8.0 (.96).
 - 25 Gaussians: E-GAN 19.2 (.89); minimax 17.8 (.83; +1.4 +- 1.4), heuristic 15.0 (.93; +4.2 +- 1.2), least squares 15.6
   (.91; +3.6 +- 0.5); with reused gradients 19.0 (.88), in bfloat16 17.4 (.89; +1.8 +- 2.0), with both 17.6
   (.86; +1.6 +- 1.5).
 
-On the seeds 100 to 104, that nothing was chosen on, E-GAN, minimax and heuristic cover 8.0 of 8.
+On the seeds 100 to 104, that nothing was chosen on, E-GAN, minimax and heuristic cover 8.0 of 8; E-GAN 16.0 of 25,
+minimax 17.6 (-1.6 +- 1.3).
 
 Batch, gamma and each toy's width and learning rate were chosen on other seeds, from 200 on, after the default seeds
 had shown E-GAN at 7.6 and 7.8 of 8 with 64 units. That the rate falls was chosen after a constant one had given 7.6,
