@@ -113,10 +113,14 @@ def peak_bytes(device: torch.device) -> int:
     return _resident_peak()
 
 
-def _resident_peak() -> int:
-    """The most that this process has held; what the process that started it held, ``getrusage`` would count as well."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return 1024 * int(status.read_text("ascii").partition("VmHWM:")[2].split()[0])
+def _resident_peak(status: Path = Path("/proc/self/status")) -> int:
+    """The most that this process has held; what the process that started it held, ``getrusage`` counts as well.
+
+    Args:
+        status: where Linux says it; systems without that, or without the line, leave ``getrusage``.
+    """
+    _, found, rest = status.read_text("ascii").partition("VmHWM:") if status.exists() else ("", "", "")
+    if found:
+        return 1024 * int(rest.split()[0])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak

@@ -21,7 +21,7 @@ from trainables.data.image_files import load_image_set
 from trainables.data.reading import read_cohort
 from trainables.data.splits import FoldSplit, make_folds
 from trainables.errors import LeakError
-from trainables.fold import Environment, peak_bytes, run_fold
+from trainables.fold import Environment, _resident_peak, peak_bytes, run_fold
 from trainables.fold_stages import FoldStages
 from trainables.results import FoldResult
 from trainables.stage_files import CHECKPOINTS
@@ -276,3 +276,11 @@ def test_the_peak_of_a_process_is_not_that_of_the_one_that_started_it() -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         started = pool.apply(peak_bytes, (torch.device("cpu"),))
     assert 0 < started < held.nbytes < peak_bytes(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("says", [None, "Name:\tpython\nVmRSS:\t1 kB\n"])
+def test_a_system_that_does_not_say_its_peak_is_asked_otherwise(says: str | None, tmp_path: Path) -> None:
+    status = tmp_path / "status"
+    if says is not None:
+        status.write_text(says)
+    assert _resident_peak(status) > 10**7
