@@ -13,7 +13,7 @@ against a step of a plain DCGAN of the same networks; and the classifiers' loop 
 Then a table has a line per generator, size and batch size: real images a second in training (a batch for each
 generator step), seconds of 1,000 generator steps, images a second in sampling, peak memory, and the floating-point
 operations of a step as a share of what this device reaches in a large matrix product of the same precision. Where it
-is interrupted, ``--json`` has the lines so far.
+is interrupted, ``--json`` has the lines so far, and the exit code is 130.
 
 Peak memory on a GPU is that of PyTorch's tensors; on a CPU it is how far the process grew, each line in a process of
 its own. A generator whose library is not installed is left out and named. ``--small`` has 32 pixels and batches of 32
@@ -316,12 +316,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     loop = classifier_loop.over_bare(device, options.small)
     print(f"classifier loop over the bare one, worst case: {loop:.2f}", flush=True)
     print("generator  pixels batch  images/s    s/1000 steps  sampled/s    peak MiB  of ceiling")
-    rows = []
+    rows, interrupted = [], False
     try:
         for row in lines(wanted(options, ceilings)):
             rows.append(row)
             _print_row(row)
     except KeyboardInterrupt:
+        interrupted = True
         print("interrupted: the table is not complete", file=sys.stderr)
     if options.json:
         result = {
@@ -335,6 +336,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "classifier_rows": classifier_loop.rows(device, options.small),
         }
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if interrupted:
+        sys.exit(130)
 
 
 if __name__ == "__main__":
