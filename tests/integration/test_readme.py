@@ -99,23 +99,17 @@ STEPS = (
     ),
     *(
         Step(
-            documented=f"{_RUN} --space {table} --budget standard {network}--repeats 1 --data FOLDER",
+            documented=f"{_RUN} --space {table} --budget standard {options} --data FOLDER",
             instead={"standard": "quick"},
-            small=f"--name {name} --folds 2 --set classifier.epochs=1",
+            small=f"--name {name} --folds 2 --set classifier.epochs=1 --gpus-per-trial 0",
             left=f"searches/{name}/table.md",
         )
-        for name, table, network in (
-            ("dae_gan_small_cnn", "table_dae_gan", "--set classifier.name=small_cnn "),
-            ("genmix_small_cnn", "table_genmix", "--set classifier.name=small_cnn "),
-            ("dae_gan_own", "table_dae_gan", ""),
+        for name, table, options in (
+            ("dae_gan_small_cnn", "table_dae_gan", "--set classifier.name=small_cnn --repeats 1"),
+            ("genmix_small_cnn", "table_genmix", "--set classifier.name=small_cnn --repeats 1"),
+            ("dae_gan_own", "table_dae_gan", "--repeats 1"),
+            ("genmix_own", "table_genmix", "--gpus-per-trial 0.1 --stage-limit 25GB"),
         )
-    ),
-    Step(
-        documented=f"{_RUN} --space table_genmix --budget standard --gpus-per-trial 0.1 --stage-limit 25GB "
-        "--data FOLDER",
-        instead={"standard": "quick", "0.1": "0"},
-        small="--name genmix_own --folds 2 --set classifier.epochs=1",
-        left="searches/genmix_own/table.md",
     ),
     Step(documented="python -m tests.benchmarks.confirmation --data FOLDER", small="--small"),
     Step(
