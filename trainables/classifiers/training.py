@@ -176,7 +176,7 @@ class ClassifierTraining:
             EmptyPoolError: the mixer needs synthetic images and there are none.
             StopRequested: passed on from ``on_batch``.
         """
-        if self._stopping is not None and self._stopping.stops:
+        if self._has_ended:
             return
         with deterministic(self._learner.device):
             loss = self._finish_epoch()
@@ -217,7 +217,8 @@ class ClassifierTraining:
     def state(self) -> dict[str, Tensor]:
         """Everything that ``restore`` needs to go on, as named contiguous CPU tensors for safetensors.
 
-        Its ``done`` counts an epoch that has begun, since nothing of it belongs to a training that ends before.
+        Its ``done`` counts an epoch that has begun, since nothing of it belongs to a training that ends before. Of one
+        that early stopping has ended there are the best weights, and no last ones that anything would go on from.
 
         Raises:
             DivergedError: a batch of that epoch had a non-finite loss.
@@ -228,12 +229,15 @@ class ClassifierTraining:
             "batches": torch.tensor(self._batches),
             "total": torch.tensor(self._total, dtype=torch.float64),
             "losses": torch.tensor(self._losses, dtype=torch.float64),
-            **pack(self._parts),
+            **pack(self._watching),
+            **({} if self._has_ended else pack(self._changing)),
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from where ``state`` was taken; the training was begun with the same images, settings and seed."""
-        unpack(self._parts, state)
+        unpack(self._watching, state)
+        if not self._has_ended:
+            unpack(self._changing, state)
         self._learner.forget()
         self._batches = int(state["batches"])
         self._total = float(state["total"])
@@ -241,9 +245,16 @@ class ClassifierTraining:
         self._unread.clear()
 
     @property
-    def _parts(self) -> Mapping[str, Part]:
-        parts = {**self._learner.parts, "dropout": self._dropout}
-        return parts if self._stopping is None else {**parts, "stopping": self._stopping}
+    def _has_ended(self) -> bool:
+        return self._stopping is not None and self._stopping.stops
+
+    @property
+    def _watching(self) -> Mapping[str, Part]:
+        return {} if self._stopping is None else {"stopping": self._stopping}
+
+    @property
+    def _changing(self) -> Mapping[str, Part]:
+        return {**self._learner.parts, "dropout": self._dropout}
 
     def fitted(self) -> TrainedClassifier:
         """The classifier after the epochs done, with early stopping after the best of them.

@@ -289,6 +289,14 @@ def test_a_training_that_stopped_early_is_finished_wherever_more_is_asked_for() 
     assert everything(ended) == everything(advanced(IMPATIENT, 30))
 
 
+def test_of_a_training_that_stopped_early_only_the_best_weights_are_kept() -> None:
+    ended = advanced(IMPATIENT, 30)
+    kept = {name: tensor for name, tensor in ended.state().items() if tensor.numel() > ended.done}
+    best = {name: tensor for name, tensor in ended.fitted().state().items() if tensor.numel() > ended.done}
+    assert {name.removeprefix("stopping/best/") for name in kept} == set(best)
+    assert any(name.startswith("optimizer/") for name in advanced(IMPATIENT, ended.done - 1).state())
+
+
 def test_a_look_before_the_training_stops_early_has_the_best_epoch_so_far() -> None:
     ended = advanced(IMPATIENT, 30)
     early = advanced(IMPATIENT, ended.done - 1).fitted().history
