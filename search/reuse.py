@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from search.objectives import Objective
 from search.sampling.columns import Columns, FloatArray
@@ -45,6 +46,8 @@ _DRAWN, _NEAR, _BEST, _GENERATORS, _OVER = 16, 20, 8, 16, 4
 """Candidates: drawn from the space; near one of so many best trials; and over so many generators, so many settings."""
 _MOST_DRAWN = 500
 """Draws from the space among which a new generator is looked for, where it is time for one."""
+_BLAS = ThreadpoolController()
+"""The libraries that NumPy and SciPy, imported above, multiply matrices with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +109,9 @@ class ReuseProposer:
         self._history = self._new_history()
         self._model = Model(self._columns, sources=len(self._others), objectives=objectives)
 
+    @_BLAS.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]
     def propose(self, number: int, trials: Sequence[TrialResult]) -> Assignment | None:
-        """See ``Proposer``."""
+        """See ``Proposer``. One thread: matrices so small take several threads three times the computation."""
         if not self._history.goes_on(trials):
             self._history = self._new_history()
         scene = self._history.scene(trials)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from search.objectives import Objective
 from search.reuse import NEW_WITHIN, SHARED_BEFORE, ReuseProposer
@@ -15,6 +16,7 @@ from search.sampling.columns import Columns
 from search.sampling.costs import REST, TRAINING, Costs, Measured
 from search.sampling.earlier import EarlierTrial
 from search.sampling.existing import Existing, parts_of
+from search.sampling.model import Model
 from search.sampling.moves import Moves
 from search.sampling.surrogate import (
     Posterior,
@@ -98,6 +100,20 @@ def test_a_resumed_search_proposes_what_the_undisturbed_one_did(dear: list[Trial
     for many in (5, 9, 33):
         assert sampler().propose(many, dear[:many]) == dear[many].config
     assert sampler(seed=1).propose(20, dear[:20]) != dear[20].config
+
+
+def test_a_proposal_computes_in_one_thread_and_leaves_the_others_to_the_process(
+    dear: list[TrialResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def threads() -> set[int]:
+        return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
+
+    seen: list[set[int]] = []
+    chances = Model.chances
+    monkeypatch.setattr(Model, "chances", lambda *given: seen.append(threads()) or chances(*given))
+    with threadpool_limits(2, user_api="blas"):
+        sampler().propose(20, dear[:20])
+        assert (seen, threads()) == ([{1}], {2})
 
 
 def proposals(trials: list[TrialResult], many: int = 6, **given: object) -> list[Assignment]:
