@@ -112,12 +112,14 @@ def compute(
             if stop.exit_code is None:
                 raise
         finally:
-            stop.only_kill()
+            if stop.exit_code is not None:
+                stop.only_kill()
             try:
                 with _noticing_full_storage(leaving, ledger):
                     finish(interrupted)
             finally:
                 tracked = tracker.stop(interrupted=interrupted)
+                stop.only_kill()
     if not tracked:
         console.print(f"MLflow lacks the last results. They are on record: {sync_command(ledger)}", style="yellow")
     if leaving.exit_code is not None:
@@ -180,10 +182,23 @@ def driver_lease(ledger: Ledger) -> Path:
 
 @contextmanager
 def driving(ledger: Ledger, console: Console) -> Iterator[None]:
-    """Be the only driver of a search; stop as on SIGTERM if another takes it over.
+    """Be the only driver of a search.
+
+    If another one takes it over, as after this one was suspended for long, this process ends as if it were killed:
+    trials, record and MLflow are the other one's by then. It stops as on SIGTERM if the lease vanishes.
 
     Raises: SettingsError if another process drives it.
     """
+
+    def end() -> None:
+        if not lease.holder():
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        console.print(
+            f"Another process runs the search '{ledger.folder.name}' by now; it is left to that.", style="red"
+        )
+        os._exit(128 + signal.SIGTERM)
+
     lease = Lease(driver_lease(ledger))
     free = lease.acquire(
         timeout=DEAD_AFTER + 3,
@@ -193,5 +208,5 @@ def driving(ledger: Ledger, console: Console) -> Iterator[None]:
         raise SettingsError(
             f"the search '{ledger.folder.name}' is being run by {lease.holder()}; wait for it, or stop it first."
         )
-    with held(lease, on_lost=lambda: os.kill(os.getpid(), signal.SIGTERM)):
+    with held(lease, on_lost=end):
         yield

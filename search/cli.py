@@ -202,7 +202,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"The storage is full ({error}). Make room, and give the same command again.", file=sys.stderr)
         return EXIT_STORAGE_FULL
     except KeyboardInterrupt:
-        print("Stopped before anything began.", file=sys.stderr)
+        is_search = not arguments or arguments[0] not in SUBCOMMANDS
+        print("Stopped before anything began." if is_search else "Stopped.", file=sys.stderr)
         return 130
 
 
