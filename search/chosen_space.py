@@ -10,7 +10,13 @@ from spaces.budget import Budget
 from spaces.config import known_names
 from spaces.corners import check_space
 from spaces.errors import SpaceError, nearest
-from spaces.fixed_settings import is_shared, settable_names, with_generator_setting, with_setting
+from spaces.fixed_settings import (
+    generator_settings,
+    is_shared,
+    settable_names,
+    with_generator_setting,
+    with_setting,
+)
 from spaces.generators import SCRATCH
 from spaces.paper_table import adapted, with_pipeline
 from spaces.presets import PRESETS, TABLES
@@ -74,7 +80,7 @@ def _fix(
             f"one of the two out."
         )
     if dimension not in space.names:
-        valid = {*space.names, *settable_names(), *(known_names() if GENERATOR_NAME in space.names else ())}
+        valid = {*space.names, *settable_names(), *generator_settings(space)}
         raise SpaceError(
             f"--set {dimension}={value}: space '{space.name}' has no such dimension or setting; "
             f"{nearest(dimension, valid)}."

@@ -1,4 +1,7 @@
-"""``best.yaml``: one configuration with all that its scores depend on, written by a search, read by ``--config``."""
+"""``best.yaml``: one configuration with all that its scores depend on, written by a search, read by ``--config``.
+
+``no_images`` is carried too: what a search keeps out of tracking and reports, its repetition keeps out.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "slice": (str, int),
     "split_file": (str,),
     "skip_bad_images": (bool,),
+    "no_images": (bool,),
     "cpus_per_trial": (int,),
 }
 
@@ -54,6 +58,7 @@ def best_text(record: SearchRecord, trial: TrialResult) -> str:
         "metric": ",".join((record.metric, *record.further_metrics)),
         "positive": record.data.classes[record.data.positive] if len(record.data.classes) == 2 else None,
         "lock_test": record.lock_test,
+        "no_images": None if record.show_images else True,
         "cpus_per_trial": record.threads,
     }
     if source is not None and not source.is_phantom:

@@ -48,6 +48,12 @@ def is_shared(space: Space, name: str) -> bool:
     return training > searching and set(_having(space, name)) == training
 
 
+def generator_settings(space: Space) -> frozenset[str]:
+    """The flat names that ``with_generator_setting`` takes: the settings of the space's generators."""
+    kinds = (GENERATORS[str(each)] for each in _generators(space))
+    return frozenset(f"generator.{field.name}" for kind in kinds for field in dataclasses.fields(kind))
+
+
 def with_generator_setting(space: Space, name: str, text: str, budget: Budget) -> tuple[Space, tuple[str, ...]]:
     """The same space with a setting fixed for those of its generators that can have it.
 

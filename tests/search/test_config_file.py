@@ -60,6 +60,13 @@ def test_the_file_of_a_search_asks_for_that_one_configuration_again(tmp_path: Pa
     assert found.space.contains(CONFIG)
 
 
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_search_that_keeps_images_out_of_tracking_does_so_again(tmp_path: Path, shown: bool) -> None:
+    file = written(tmp_path, replace(made_up_record(), show_images=shown))
+    assert settings("--config", str(file)).show_images is shown
+    assert not settings("--config", str(file), "--no-images").show_images
+
+
 def test_what_is_given_beside_the_file_goes_before(tmp_path: Path) -> None:
     found = settings("--config", str(written(tmp_path)), "--seed", "9", "--budget", "standard", "--folds", "5")
     assert (found.seed, found.budget.name, found.protocol.folds) == (9, "standard", 5)
