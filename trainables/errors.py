@@ -42,6 +42,23 @@ def lacks_room(error: BaseException | None) -> bool:
     )
 
 
+_OF_STORAGE = (
+    "i/o error",
+    "input/output error",
+    "(os error",
+    "stale file handle",
+    "unable to open file",
+    "unable to stat the file",
+    "unable to mmap",
+)
+"""In the messages of safetensors and PyTorch where the system refused; not where what a file holds is damaged."""
+
+
+def is_of_storage(error: BaseException) -> bool:
+    """Whether an error says that reading or writing failed; not every library raises an OSError then."""
+    return isinstance(error, OSError) or _says(error, _OF_STORAGE)
+
+
 def _and_what_led_to_it(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error

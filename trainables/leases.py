@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -35,6 +36,8 @@ def _host() -> str:
 
 
 _HOST = _host()
+_MACHINE = re.compile(r"-([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}-\d+|[0-9a-f]{32})$")
+"""What ``_host`` adds to the host's name, which may have hyphens too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +129,7 @@ class Lease:
         if holder is None:
             return ""
         pid, _, rest = holder.process.partition(".")
-        return f"process {pid} on {rest.partition('.')[2].partition('-')[0]}"
+        return f"process {pid} on {_MACHINE.sub('', rest.partition('.')[2])}"
 
     def is_held(self) -> bool:
         """Whether the lease is anybody's who is not known to be gone; one look, the heartbeat is not watched."""
@@ -232,12 +235,17 @@ class Lease:
 
 @contextmanager
 def held(
-    lease: Lease, *, on_lost: Callable[[], None] = lambda: None, beat_every: float | None = None
+    lease: Lease,
+    *,
+    on_lost: Callable[[], None] = lambda: None,
+    beat_every: float | None = None,
+    retake: bool = False,
 ) -> Iterator[None]:
     """Keep an acquired lease alive by a heartbeat thread, and release it at the end.
 
     ``on_lost`` is called once, in that thread, if another process has taken the lease, as it may after this one was
-    suspended for long. ``beat_every`` is in seconds (``BEAT_EVERY``).
+    suspended for long. ``beat_every`` is in seconds (``BEAT_EVERY``). With ``retake`` a lost lease is taken
+    again instead: one that others only ever remove.
     """
     done = threading.Event()
 
@@ -246,9 +254,12 @@ def held(
         while not done.wait(BEAT_EVERY if beat_every is None else beat_every):
             count += 1
             with suppress(OSError):
-                if not lease.beat(count):
+                if lease.beat(count):
+                    continue
+                if not retake:
                     on_lost()
                     return
+                lease.try_acquire()
 
     thread = threading.Thread(target=keep_alive, name="lease-heartbeat", daemon=True)
     thread.start()

@@ -312,12 +312,12 @@ class Ledger:
         if predictions:
             return self.fold(trial_id, number, predictions=True)
         key = trial_id, number
-        if key not in self._finished:
+        found = self._finished.get(key)  # one look: another thread may drop it
+        if found is None:
             found = self.fold(trial_id, number)
-            if found is None:
-                return None
-            self._finished[key] = found
-        return self._finished[key]
+            if found is not None:
+                self._finished[key] = found
+        return found
 
     def trials(self, *, predictions: bool = False) -> list[TrialResult]:
         """All trials, in the order in which they were proposed; see ``trial``."""

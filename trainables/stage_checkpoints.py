@@ -59,7 +59,8 @@ class StageCheckpoints:
         found = [(done, path) for path in (*finished, *self._folder.glob(self._pattern)) if (done := _done(path))]
         for done, path in sorted(found, reverse=True):
             state = self._read(path) if done <= steps else None
-            if state is not None:
+            # looked at once more: another process may have saved a further one since
+            if state is not None and int(state["done"]) <= steps:
                 self.inherited = _seconds(path)
                 return state
         return None

@@ -78,10 +78,13 @@ def store_clock(root: Path) -> int:
 
 @contextmanager
 def in_use(root: Path) -> Iterator[None]:
-    """Keep every stage that is used from now on until the end of the block."""
+    """Keep every stage that is used from now on until the end of the block.
+
+    A use that another host took for dead, after this one stood still for long, is there again with the next beat.
+    """
     use = Lease(root / USES / f"{store_clock(root)}-{uuid.uuid4().hex}")
     use.try_acquire()
-    with held(use, beat_every=USE_BEAT_EVERY):
+    with held(use, beat_every=USE_BEAT_EVERY, retake=True):
         yield
 
 
@@ -160,8 +163,9 @@ def evict(root: Path, limit_bytes: float, *, unused_for: float = math.inf, keep_
         keep_since: seconds since the epoch, by the store's clock; what was used since then is kept.
     """
     now = store_clock(root)
-    protected = min([*uses(root), keep_since * 1e9]) - _COARSEST
     found = entries(root)
+    # after the look at the stages: who used one before it had said so, who uses one later is noticed on removal
+    protected = min([*uses(root), keep_since * 1e9]) - _COARSEST
     left = wanted = sum(entry.bytes for entry in found)
     count = freed = kept = kept_bytes = 0
     for entry in found:

@@ -15,7 +15,7 @@ from ray import tune
 
 from spaces.config import trial_config
 from trainables import feature_map
-from trainables.errors import RetryableTrialError, StopRequested, lacks_memory, lacks_room
+from trainables.errors import RetryableTrialError, StopRequested, is_of_storage, lacks_memory, lacks_room
 from trainables.feature_map import FeatureMap
 from trainables.pooled_intervals import score_intervals
 from trainables.results import FoldResult, summarise
@@ -90,7 +90,7 @@ class FoldTrainable(tune.Trainable):  # type: ignore[misc]
                 return {TRIAL: self._trial_id, STORAGE_FULL: message, "done": True}
             if lacks_memory(error):
                 return self._out_of_memory(message)
-            if isinstance(error, OSError):
+            if is_of_storage(error):
                 raise RetryableTrialError(message) from error
             return self._failed(message)
         return self._report()

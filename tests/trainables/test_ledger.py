@@ -126,6 +126,29 @@ def test_predictions_are_read_where_they_are_asked_for_and_never_kept(tmp_path: 
     assert [each.predictions for each in ledger.trials()[0].folds] == [()]
 
 
+class Forgetful(dict[object, object]):
+    """What is kept, where another thread drops each entry as soon as this one has put it in or looked for it."""
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+    def __contains__(self, key: object) -> bool:
+        return self.pop(key, None) is not None
+
+    def get(self, key: object, default: object = None) -> object:
+        return self.pop(key, default)
+
+
+def test_a_fold_is_read_though_another_thread_drops_it_meanwhile(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    trial_id = ledger.add_trial({}, reference=None)
+    ledger.record_fold(trial_id, fold(0, auroc=0.5))
+    ledger._finished = Forgetful()  # type: ignore[assignment]
+    assert ledger.trial(trial_id).folds[0].scores == {"auroc": 0.5}
+    ledger._finished = Forgetful({(trial_id, 0): fold(0, auroc=0.5)})  # type: ignore[assignment]
+    assert ledger.trial(trial_id).folds[0].scores == {"auroc": 0.5}
+
+
 def test_that_a_trial_lacked_memory_is_recorded_once(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     trial_id = ledger.add_trial({}, reference=None)

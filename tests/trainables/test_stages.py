@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainables import stage_files
+from trainables import stage_checkpoints, stage_files
 from trainables.errors import DivergedError
 from trainables.files import read_json, write_json
 from trainables.leases import DEAD_AFTER, own_process
@@ -233,6 +233,24 @@ def test_a_state_that_a_disk_has_changed_is_not_gone_on_from(tmp_path: Path) -> 
     found = store.checkpoints(key(position=100)).latest(100)
     assert found is not None
     assert int(found["done"]) == 40
+
+
+def test_a_state_is_not_beyond_the_end_though_another_process_saves_one_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, load_file = StageStore(tmp_path), stage_checkpoints.load_file
+    longer = store.checkpoints(key(position=900))
+    store.checkpoints(key(position=100)).save(state(20))
+    longer.save(state(40))
+
+    def saved_meanwhile(path: Path) -> dict[str, torch.Tensor]:
+        longer.save(state(500))
+        return load_file(path)
+
+    monkeypatch.setattr(stage_checkpoints, "load_file", saved_meanwhile)
+    found = store.checkpoints(key(position=100)).latest(100)
+    assert found is not None
+    assert int(found["done"]) == 20
 
 
 def fail(folder: Path) -> None:

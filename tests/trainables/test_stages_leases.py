@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -88,6 +89,24 @@ def test_a_held_lease_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             assert time.monotonic() < deadline
             time.sleep(0.01)
     assert not (tmp_path / "lease").exists()
+
+
+@pytest.mark.parametrize("host", ["node", "gpu-node-7", "gpu-node-7.some-cluster.local"])
+@pytest.mark.parametrize("says_when_it_booted", [True, False])
+def test_a_holder_is_named_with_its_whole_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, says_when_it_booted: bool
+) -> None:
+    def refused(path: Path, **options: str) -> str:
+        raise OSError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: host)
+        if not says_when_it_booted:
+            patch.setattr(Path, "read_text", refused)
+        name = leases._host()
+    monkeypatch.setattr(leases, "_HOST", name)
+    assert Lease(tmp_path / "lease").try_acquire()
+    assert Lease(tmp_path / "lease").holder() == f"process {os.getpid()} on {host}"
 
 
 def test_only_processes_of_this_host_are_ever_called_gone() -> None:

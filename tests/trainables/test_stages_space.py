@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -198,6 +199,24 @@ def test_a_fold_that_was_suspended_for_long_on_this_host_still_uses_its_stages(t
         assert store.evict(0).kept == 1
 
 
+def test_a_use_that_was_taken_for_dead_is_there_again_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage_space, "USE_BEAT_EVERY", 0.02)
+    store = StageStore(tmp_path)
+    with store.in_use():
+        obtain(store, 1)
+        (use,) = (path for path in (tmp_path / USES).iterdir() if not path.suffix)
+        for _ in range(2):
+            use.unlink()
+            deadline = time.monotonic() + 10
+            while not use.exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        assert store.evict(0).kept == 1
+    assert list((tmp_path / USES).iterdir()) == []
+
+
 def test_a_stage_that_is_found_while_it_is_being_evicted_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, remove = StageStore(tmp_path), stage_space.remove_stage
     unused_for(store, 1, HOUR)
@@ -210,6 +229,33 @@ def test_a_stage_that_is_found_while_it_is_being_evicted_stays(tmp_path: Path, m
     assert store.evict(0).count == 0
     assert left(tmp_path) == names(1)
     assert list((tmp_path / UNFINISHED).iterdir()) == []
+
+
+@pytest.mark.parametrize("look", ["entries", "uses"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_what_a_fold_uses_that_begins_while_others_evict_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: str, moment: str
+) -> None:
+    store, fold = StageStore(tmp_path), contextlib.ExitStack()
+    unused_for(store, 1, HOUR)
+    real = getattr(stage_space, look)
+
+    def begin() -> None:
+        fold.enter_context(store.in_use())
+        assert store.find("generator", key(1).digest) is not None
+
+    def looked(root: Path) -> object:
+        if moment == "before":
+            begin()
+        found = real(root)
+        if moment == "after":
+            begin()
+        return found
+
+    with fold:
+        monkeypatch.setattr(stage_space, look, looked)
+        assert store.evict(0).count == 0
+        assert left(tmp_path) == names(1)
 
 
 def test_processes_that_evict_at_once_remove_together_what_one_would(tmp_path: Path) -> None:

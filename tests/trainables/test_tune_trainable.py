@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from spaces.protocol import Protocol
 from tests.trainables.conftest import TINY, write_images
 from trainables import tune_trainable
 from trainables.data.reading import read_cohort
-from trainables.errors import lacks_memory
+from trainables.errors import RetryableTrialError, lacks_memory
 from trainables.fold_keys import FoldKeys
 from trainables.leases import Lease
 from trainables.ledger import SHARED, DataRecord, Ledger, SearchRecord
@@ -221,16 +221,56 @@ def test_a_trial_that_is_asked_to_stop_saves_what_it_trains_and_stays_unfinished
     assert (report["folds_done"], len(ledger.trial("t0000").folds)) == (1, 1)
 
 
+def raising(error: Exception) -> Callable[..., None]:
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    return fail
+
+
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("I/O error: No space left on device")]
 )
 def test_a_full_storage_leaves_the_trial_unfinished(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def full(*arguments: object, **options: object) -> None:
-        raise error
-
-    monkeypatch.setattr(tune_trainable, "run_trial", full)
+    monkeypatch.setattr(tune_trainable, "run_trial", raising(error))
     report = trainable(ledger).step()
     assert report == {"trial": "t0000", "storage_full": f"{type(error).__name__}: {error}", "done": True}
     assert ledger.trial("t0000").state == "unfinished"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "Input/output error"),
+        SafetensorError('Error while serializing: I/O error: Stale file handle (os error 116) at path "/s/state"'),
+        SafetensorError("Error while deserializing: Input/output error (os error 5)"),
+        RuntimeError("unable to open file </s/state.safetensors> in read-only mode: Input/output error (5)"),
+        RuntimeError("unable to mmap 100 bytes from file </s/state.safetensors>: No such device (19)"),
+        RuntimeError("unable to stat the file </s/state.safetensors>: Stale file handle (116)"),
+    ],
+)
+def test_a_storage_that_fails_for_a_while_does_not_end_the_trial(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(tune_trainable, "run_trial", raising(error))
+    with pytest.raises(RetryableTrialError, match=type(error).__name__):
+        trainable(ledger).step()
+    assert ledger.trial("t0000").state == "unfinished"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError("Error while deserializing header: incomplete metadata, file not fully covered"),
+        SafetensorError("Error while deserializing header: header too small"),
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+    ],
+)
+def test_a_file_that_is_damaged_ends_the_trial(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(tune_trainable, "run_trial", raising(error))
+    assert trainable(ledger).step() == {"trial": "t0000", "done": True}
+    assert ledger.trial("t0000").state == "failed"
