@@ -47,13 +47,15 @@ def image_sheet(
     height = head + 0.68 * len(rows) + 0.1
     figure = Figure(figsize=(10, height), dpi=120, facecolor="white")
     FigureCanvasAgg(figure)
-    figure.text(0.012, 1 - 0.1 / height, title, va="top", ha="left", fontsize=10, color=INK, linespacing=1.4)
+    figure.text(
+        0.012, 1 - 0.1 / height, title, va="top", ha="left", fontsize=10, color=INK, linespacing=1.4, parse_math=False
+    )
     for index, (label, images_NHW) in enumerate(rows):
         bottom = 1 - (head + 0.68 * (index + 1) - 0.03) / height
         axes = figure.add_axes((0.2, bottom, 0.79, 0.62 / height))
         _strip(axes, images_NHW)
         middle = bottom + 0.31 / height
-        figure.text(0.19, middle, label, va="center", ha="right", fontsize=8, color=INK)
+        figure.text(0.19, middle, label, va="center", ha="right", fontsize=8, color=INK, parse_math=False)
     figure.savefig(path)
 
 

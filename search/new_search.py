@@ -54,11 +54,21 @@ def resumption(given: Namespace) -> Resumption:
         storage=given.storage,
         trials=given.trials,
         repeats=given.repeats,
-        given={name: getattr(given, name) for name in _FIXED_WHEN_RESUMED if getattr(given, name) is not None},
+        given={name: value for name in _FIXED_WHEN_RESUMED if (value := _recorded_as(given, name)) is not None},
         tracking_uri=given.tracking_uri,
         confirm=not given.no_confirm,
         resources=resources(given),
     )
+
+
+def _recorded_as(given: Namespace, name: str) -> object:
+    """A flag's value as a search records it; None where it was not given."""
+    value: object = getattr(given, name)
+    if name == "metric" and isinstance(value, str):
+        return ",".join(_metrics(value))
+    if name == "warm_start" and isinstance(value, list):
+        return list(dict.fromkeys(value))
+    return value or None if name == "lock_test" else value
 
 
 def new_search(given: Namespace) -> tuple[NewSearch, list[str]]:

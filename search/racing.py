@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from search.changes import Changes
 from search.objectives import Objective, fold_value
+from search.sampling.draws import Key, key_of
 from trainables.results import FoldResult, TrialResult
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -227,6 +228,8 @@ class Racing:
         self._threshold = threshold
         self._changes = Changes()
         self._complete: set[str] = set()
+        self._learnt: set[Key] = set()
+        """Configurations that the tables have: the same one again has the same scores, and says nothing new."""
         self._front: list[_Best] = []
         self._groups: list[list[_Group]] = []
         self._tables = [FoldTables() for _ in self._objectives]
@@ -252,8 +255,10 @@ class Racing:
         for trial in new:
             self._complete.add(trial.id)
             values_J = self._values(trial)
+            is_new = key_of(trial.config) not in self._learnt
+            self._learnt.add(key_of(trial.config))
             for table, values in zip(self._tables, values_J, strict=True):
-                if values:
+                if values and is_new:
                     table.add(values)
             if all(values_J) and trial.feasible(self._max_copy_rate):
                 means = tuple(math.fsum(values.values()) / len(values) for values in values_J)

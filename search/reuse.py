@@ -12,11 +12,11 @@ from threadpoolctl import ThreadpoolController
 from search.objectives import Objective
 from search.sampling.columns import Columns, FloatArray
 from search.sampling.costs import DRAWING, REST, TRAINING, Costs, Measured
-from search.sampling.draws import untried
+from search.sampling.draws import Draws, Key, key_of
 from search.sampling.earlier import EarlierTrial
 from search.sampling.evidence import OWN, Piece, leading, piece_of
 from search.sampling.existing import Catalogue, Existing, Parts
-from search.sampling.history import History, Key, Scene, key_of
+from search.sampling.history import History, Scene
 from search.sampling.model import TOLD_TRIALS, Model
 from search.sampling.moves import Moves
 from search.sampling.tpe import TpeProposer
@@ -94,6 +94,7 @@ class ReuseProposer:
         self._in_order = in_order
         self._space = space
         self._seed = seed
+        self._draws = Draws(space, seed=seed)
         self._objectives = objectives
         self._max_copy_rate = max_copy_rate
         self._columns = Columns.of(space)
@@ -120,7 +121,7 @@ class ReuseProposer:
             return self._first(number, scene, rng)
         candidates = self._candidates(number, scene, rng)
         if not candidates:
-            return untried(lambda name: self._space.sample(self._rng(name)), number, trials)
+            return self._draws.untried(number, trials)
         gains = self._gains(candidates, scene, rng)
         return candidates[int(np.argmax(gains))].config
 
@@ -133,10 +134,7 @@ class ReuseProposer:
             objectives=len(self._objectives),
         )
 
-    def _rng(self, name: str) -> random.Random:
-        return random.Random(stream(self._seed, name))  # noqa: S311 - no secret
-
-    def _first(self, number: int, scene: Scene, rng: random.Random) -> Assignment:
+    def _first(self, number: int, scene: Scene, rng: random.Random) -> Assignment | None:
         """A draw, every second time over a generator that is trained, or shared in training, if there is one."""
         ready = [each for digest, each in scene.generators.items() if self._is_ready(digest, scene)]
         if number % 2 and ready and not self._is_time_for_a_new_one(scene):
@@ -145,7 +143,7 @@ class ReuseProposer:
                 drawn = self._moves.over(existing.config, rng)
                 if key_of(drawn) not in scene.tried and self._is_over(drawn, existing):
                     return drawn
-        return untried(lambda name: self._space.sample(self._rng(name)), number, scene.trials)
+        return self._draws.untried(number, scene.trials)
 
     def _is_over(self, config: Assignment, existing: Existing) -> bool:
         parts, other = self._catalogue.parts(config), self._catalogue.parts(existing.config)

@@ -111,7 +111,7 @@ def _run(ledger: Ledger, allotment: Allotment, resources: Resources, console: Co
     sweep(ledger)
     print_outcome(console, ledger)
     if end.exhausted:
-        console.print("Every configuration of the grid has been tried.")
+        console.print("There is no configuration left to try.")
     stopped = end.exit_code
     single = ledger.search().space.name == SINGLE
     if stopped is None and not end.interrupted and not single:

@@ -94,7 +94,9 @@ def with_generator_setting(space: Space, name: str, text: str, budget: Budget) -
 
 
 def _generators(space: Space) -> list[Value]:
-    return [value for each in space.dimensions if each.name == GENERATOR_NAME for value in _options(each)]
+    """The generators of a space; ``check_space`` refuses what is none."""
+    named = (value for each in space.dimensions if each.name == GENERATOR_NAME for value in _options(each))
+    return [value for value in named if str(value) in GENERATORS]
 
 
 def _having(space: Space, name: str) -> list[Value]:

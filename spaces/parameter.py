@@ -60,6 +60,10 @@ class Float:
         spaced = (self.low * (self.high / self.low) ** step for step in steps)
         return tuple(min(max(value, self.low), self.high) for value in spaced)
 
+    def every(self, most: int) -> tuple[float, ...] | None:
+        """All values; None where there are more than ``most``."""
+        return (self.default,) if self.low == self.high else None
+
     def fixed(self, value: Value) -> Float:
         """The same parameter with ``value`` as its only value."""
         if not self.contains(value):
@@ -113,6 +117,10 @@ class Int:
         """Up to ``points`` distinct values from low to high, evenly spaced on the parameter's own scale."""
         spaced = Float(name=self.name, low=self.low, high=self.high, default=self.default, log=self.log)
         return tuple(sorted({round(each) for each in spaced.grid(points)}))
+
+    def every(self, most: int) -> tuple[int, ...] | None:
+        """All values; None where there are more than ``most``."""
+        return tuple(range(self.low, self.high + 1)) if self.high - self.low < most else None
 
     def fixed(self, value: Value) -> Int:
         """The same parameter with ``value`` as its only value."""
@@ -173,6 +181,10 @@ class Choice:
     def grid(self, points: int) -> tuple[Value, ...]:
         """Every option; ``points`` is for numbers only."""
         return self.options
+
+    def every(self, most: int) -> tuple[Value, ...] | None:
+        """All values; None where there are more than ``most``."""
+        return self.options if len(self.options) <= most else None
 
     def only(self, values: tuple[Value, ...]) -> Choice:
         """The same choice among those of its options that are in ``values``.

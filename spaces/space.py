@@ -8,6 +8,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -202,18 +203,28 @@ class Space:
 
     def grid(self, points: int) -> Iterator[Assignment]:
         """Every configuration with ``points`` values per number and every option per choice, each once."""
-        yield from self._grid_from(0, {}, points)
+        yield from self._combined(0, {}, lambda parameter: parameter.grid(points))
 
-    def _grid_from(self, index: int, assigned: Assignment, points: int) -> Iterator[Assignment]:
+    def configurations(self, most: int) -> list[Assignment] | None:
+        """All configurations; None where there are more than ``most``."""
+        if any(each.parameter.every(most) is None for each in self.dimensions):
+            return None
+        found = list(islice(self._combined(0, {}, lambda parameter: parameter.every(most) or ()), most + 1))
+        return found if len(found) <= most else None
+
+    def _combined(
+        self, index: int, assigned: Assignment, values: Callable[[Parameter], Sequence[Value]]
+    ) -> Iterator[Assignment]:
+        """Every combination of some values of the dimensions from ``index`` on."""
         if index == len(self.dimensions):
             yield assigned
             return
         dimension = self.dimensions[index]
         if not dimension.exists(assigned):
-            yield from self._grid_from(index + 1, assigned, points)
+            yield from self._combined(index + 1, assigned, values)
             return
-        for value in dimension.parameter.grid(points):
-            yield from self._grid_from(index + 1, {**assigned, dimension.name: value}, points)
+        for value in values(dimension.parameter):
+            yield from self._combined(index + 1, {**assigned, dimension.name: value}, values)
 
     def fix(self, name: str, text: str) -> tuple[Space, tuple[str, ...]]:
         """Fix one dimension to a value typed as ``text``, and restrict its parents so that it exists.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol, TypeAlias
 
+from spaces.parameter import Value
 from spaces.space import Assignment, Space
 from trainables.results import TrialResult
 from trainables.seeding import stream
@@ -14,9 +15,20 @@ from trainables.seeding import stream
 STARTUP_TRIALS = 8
 """Trials told, reference policies included, before anything is modelled."""
 _REDRAWS = 10
+_OTHERS = 100
+"""Draws from a space with very many configurations among which one that is no trial yet is looked for at last."""
+_FEW = 10_000
+"""Configurations that a space may have for all of them to be looked through."""
 GRID_LIMIT = 100_000
 GRID_POINTS = 3
 """Values per number on a grid: both bounds and the middle of the parameter's own scale."""
+
+Key: TypeAlias = tuple[tuple[str, Value], ...]
+
+
+def key_of(config: Mapping[str, Value]) -> Key:
+    """A configuration as something that can be looked up, whatever the order of its settings."""
+    return tuple(sorted(config.items()))
 
 
 class Proposer(Protocol):
@@ -35,27 +47,56 @@ class RandomProposer:
     """Independent draws from the space."""
 
     def __init__(self, space: Space, *, seed: int) -> None:
-        self._space = space
-        self._seed = seed
+        self._draws = Draws(space, seed=seed)
 
     def propose(self, number: int, trials: Sequence[TrialResult]) -> Assignment | None:
         """See ``Proposer``."""
-        return untried(self._draw, number, trials)
+        return self._draws.untried(number, trials)
 
-    def _draw(self, name: str) -> Assignment:
+
+class Draws:
+    """Draws of configurations that no trial has.
+
+    Args:
+        space: what is searched.
+        seed: the search's.
+    """
+
+    def __init__(self, space: Space, *, seed: int) -> None:
+        self._space = space
+        self._seed = seed
+        self._few = space.configurations(_FEW)
+
+    def untried(
+        self, number: int, trials: Sequence[TrialResult], draw: Callable[[str], Assignment] | None = None
+    ) -> Assignment | None:
+        """A configuration that is no trial yet.
+
+        Args:
+            number: of the proposal.
+            trials: all of the search.
+            draw: what is asked first, a few times, with the name of a random stream; None: the space itself is.
+
+        Returns:
+            What ``draw`` gave, or, where it gave tried ones alone, one drawn from the space; None where all
+            configurations have been tried.
+        """
+        tried = {key_of(trial.config) for trial in trials}
+        name = f"proposal{number}"
+        for again in ("", *(f"/again{attempt}" for attempt in range(_REDRAWS))):
+            drawn = (draw or self._sample)(name + again)
+            if key_of(drawn) not in tried:
+                return drawn
+        return next((other for other in self._others(name) if key_of(other) not in tried), None)
+
+    def _others(self, name: str) -> Iterable[Assignment]:
+        """All configurations of the space in any order, or many draws where it has very many."""
+        if self._few is None:
+            return (self._sample(f"{name}/other{attempt}") for attempt in range(_OTHERS))
+        return random.Random(stream(self._seed, f"{name}/others")).sample(self._few, len(self._few))  # noqa: S311
+
+    def _sample(self, name: str) -> Assignment:
         return self._space.sample(random.Random(stream(self._seed, name)))  # noqa: S311 - no secret
-
-
-def untried(draw: Callable[[str], Assignment], number: int, trials: Sequence[TrialResult]) -> Assignment:
-    """A draw that is no trial yet, or one that is after a few attempts, as in a space with few configurations."""
-    tried = [trial.config for trial in trials]
-    names = [f"proposal{number}", *(f"proposal{number}/again{attempt}" for attempt in range(_REDRAWS))]
-    drawn: Assignment = {}
-    for name in names:
-        drawn = draw(name)
-        if drawn not in tried:
-            break
-    return drawn
 
 
 class GridProposer:
@@ -68,6 +109,7 @@ class GridProposer:
     def __init__(self, space: Space, *, seed: int) -> None:
         self._space = space
         self._seed = seed
+        self._draws = Draws(space, seed=seed)
         self._grid = list(itertools.islice(space.grid(GRID_POINTS), GRID_LIMIT + 1))
         self._is_whole = len(self._grid) <= GRID_LIMIT
         random.Random(stream(seed, "grid")).shuffle(self._grid)  # noqa: S311 - no secret
@@ -75,7 +117,7 @@ class GridProposer:
     def propose(self, number: int, trials: Sequence[TrialResult]) -> Assignment | None:
         """See ``Proposer``."""
         if not self._is_whole:
-            return untried(self._draw, number, trials)
+            return self._draws.untried(number, trials, self._draw)
         tried = [trial.config for trial in trials]
         return next((config for config in self._grid if config not in tried), None)
 

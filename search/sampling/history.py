@@ -5,15 +5,12 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from search.changes import Changes
+from search.sampling.draws import Key, key_of
 from search.sampling.evidence import Evidence, Piece
 from search.sampling.existing import Catalogue, Existing
-from spaces.parameter import Value
 from trainables.results import TrialResult
-
-Key: TypeAlias = tuple[tuple[str, Value], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,11 +142,6 @@ class History:
         for digest in digests:
             members = (trials[place] if place >= 0 else self._stored[place] for place in self._members[digest])
             self._generators[digest] = self._catalogue.existing(members)
-
-
-def key_of(config: Mapping[str, Value]) -> Key:
-    """A configuration as something that can be looked up, whatever the order of its settings."""
-    return tuple(sorted(config.items()))
 
 
 def _rank(index: int) -> Callable[[tuple[int, Piece]], tuple[bool, float, int]]:

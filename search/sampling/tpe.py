@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.objectives import Objective, fold_value, trial_value
 from search.sampling.columns import ascending, told_as
-from search.sampling.draws import STARTUP_TRIALS, untried
+from search.sampling.draws import STARTUP_TRIALS, Draws
 from search.sampling.earlier import EarlierTrial
 from search.sampling.remembered import Remembered
 from spaces.parameter import Choice, Float, Parameter, Value
@@ -63,6 +63,7 @@ class TpeProposer:
     ) -> None:
         self._space = space
         self._seed = seed
+        self._draws = Draws(space, seed=seed)
         self._objectives = objectives
         self._max_copy_rate = max_copy_rate
         self._most = told
@@ -74,7 +75,7 @@ class TpeProposer:
     def propose(self, number: int, trials: Sequence[TrialResult]) -> Assignment | None:
         """See ``Proposer``."""
         told = self._told(trials)
-        return untried(lambda name: self.ask(name, told), number, trials)
+        return self._draws.untried(number, trials, lambda name: self.ask(name, told))
 
     def suggestion(self, name: str, trials: Sequence[TrialResult]) -> Assignment:
         """What TPE would try next, tried before or not; ``name`` is that of the random stream."""

@@ -198,7 +198,8 @@ def run(drawn: Drawn, order_TF: Ints, decide: Decide) -> Outcome:
 
 def _trial(number: int) -> TrialResult:
     return TrialResult(
-        id=f"t{number:04d}", config={}, reference="reference" if number < REFERENCES else None, state="unfinished",
+        id=f"t{number:04d}", config={"classifier.epochs": number},
+        reference="reference" if number < REFERENCES else None, state="unfinished",
         folds=(), error=None, created=0.0, ended=None,
     )  # fmt: skip
 

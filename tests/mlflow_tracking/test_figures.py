@@ -36,6 +36,12 @@ def test_a_sheet_shows_every_class_real_and_synthetic(tmp_path: Path) -> None:
     assert (low[..., 0] == 0).sum() > (high[..., 0] == 0).sum() * 0.5  # -1 is black
 
 
+def test_a_class_that_is_named_like_mathematics_is_written_as_it_is(tmp_path: Path, figures: list[Figure]) -> None:
+    real = np.full((1, 1, 16, 16), -1.0, dtype=np.float32)
+    image_sheet(real, np.zeros(1, dtype=np.int64), None, None, ["a $x_$ b"], "grade_$I$", tmp_path / "sheet.png")
+    assert {"grade_$I$", "a $x_$ b\nreal, 1 in all"} <= set(texts(figures[0]))
+
+
 def test_a_trial_without_a_generator_has_a_sheet_only(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path)
     trial = ledger.trial(add_trial(ledger, REAL, stages=write_stages(tmp_path, synthetic=False)))

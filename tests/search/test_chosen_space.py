@@ -57,6 +57,14 @@ def test_a_setting_that_cannot_be_fixed_is_not_recommended(space: str | Space, n
     assert name not in valid(space)
 
 
+@pytest.mark.parametrize("fixed", [(), ("generator.width=32",), ("foo=1",)])
+def test_a_generator_that_is_none_is_told_whatever_is_fixed(fixed: tuple[str, ...]) -> None:
+    names = Choice(name="generator.name", options=("dcgann", "egan"), default="egan")
+    mixers = Choice(name="mixer.name", options=("blend",), default="blend")
+    space = Space(name="typo", dimensions=(Dimension(parameter=mixers), Dimension(parameter=names)))
+    assert ("no such dimension" if "foo=1" in fixed else "dcgann") in refusal(space, *fixed)
+
+
 def test_settings_of_the_generators_that_are_left_are_valid() -> None:
     assert {"generator.critic_steps", "generator.width", "classifier.patience"} <= set(valid("genmix"))
     left = set(valid("genmix", "generator.name=dcgan"))

@@ -54,8 +54,9 @@ def trial(
         for index, score in sorted(by_fold.items())
     )
     return TrialResult(
-        id=f"t{number:04d}", config={}, reference=reference, state=state, folds=folds, error=None, created=0, ended=1
-    )
+        id=f"t{number:04d}", config={"classifier.epochs": number}, reference=reference, state=state, folds=folds,
+        error=None, created=0, ended=1,
+    )  # fmt: skip
 
 
 def noisy(number: int, level: float, seconds: float = 1.0, *, rate: float | None = None) -> TrialResult:
@@ -204,6 +205,14 @@ def test_trainings_for_the_locked_test_set_play_no_part() -> None:
     assert racing().stops(with_them, earlier) == racing().stops(HOPELESS, EARLIER) is not None
 
 
+def test_a_configuration_that_is_tried_again_makes_nothing_surer() -> None:
+    again = [replace(EARLIER[3], id=f"t{number:04d}") for number in range(50, 60)]
+    promising = trial(99, [0.78, 0.84], "unfinished")
+    told = racing(threshold=0.99).stops(promising, EARLIER)
+    assert told is not None
+    assert racing(threshold=0.99).stops(promising, [*EARLIER, *again]) == told
+
+
 def test_the_order_of_folds_and_trials_changes_nothing() -> None:
     other = replace(HOPELESS, folds=HOPELESS.folds[::-1])
     shuffled = [replace(each, folds=each.folds[::-1]) for each in EARLIER[::-1]]
@@ -316,7 +325,7 @@ def test_a_threshold_or_correlation_out_of_range_is_refused() -> None:
 
 
 def recorded(ledger: Ledger, each: TrialResult) -> str:
-    trial_id = ledger.add_trial({}, reference=each.reference)
+    trial_id = ledger.add_trial(dict(each.config), reference=each.reference)
     for result in each.folds:
         ledger.record_fold(trial_id, result)
     if each.state != "unfinished":

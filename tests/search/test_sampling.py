@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from search.chosen_space import chosen_space
 from search.objectives import Objective
 from search.proposers import build_proposer
 from search.sampler import LedgerSearcher
@@ -264,6 +265,30 @@ def test_what_was_tried_is_not_proposed_again_while_there_is_something_else() ->
             tried = trial(0, {"affine": bool(number % 2)}, [0.5])
             ours = build_proposer(name, space, seed=number, objectives=AUROC, budget=QUICK)
             assert ours.propose(1, [tried]) == {"affine": not number % 2}
+
+
+@pytest.mark.parametrize("name", ["random", "tpe", "reuse"])
+def test_a_space_of_few_configurations_ends_when_all_are_tried(name: str) -> None:
+    text = """{name: f, dimensions: [{name: affine, type: choice, options: [false, true], default: false},
+    {name: classifier.epochs, type: int, low: 3, high: 9, log: true, default: 4}]}"""
+    ours = build_proposer(name, space_from_yaml(text, source="test"), seed=0, objectives=AUROC, budget=QUICK)
+    trials: list[TrialResult] = []
+    while (config := ours.propose(len(trials), trials)) is not None:
+        trials.append(trial(len(trials), config, [0.5]))
+    every = {(affine, epochs) for affine in (False, True) for epochs in range(3, 10)}
+    assert sorted((each.config["affine"], each.config["classifier.epochs"]) for each in trials) == sorted(every)
+
+
+def test_tpe_does_not_cling_to_the_few_configurations_of_the_best_branch() -> None:
+    space, _ = chosen_space("genmix", ["classifier.learning_rate=0.001"], QUICK)
+    ours = build_proposer("tpe", space, seed=0, objectives=AUROC, budget=QUICK)
+    trials: list[TrialResult] = []
+    for number in range(24):
+        config = ours.propose(number, trials)
+        assert config is not None
+        trials.append(trial(number, config, [0.8 if config["mixer.name"] == "real" else 0.7]))
+    tried = {tuple(sorted(each.config.items())) for each in trials}
+    assert len(tried) == len(trials)
 
 
 def test_a_grid_is_tried_once_and_ends() -> None:

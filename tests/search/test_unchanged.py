@@ -11,7 +11,7 @@ import pytest
 
 from search.chosen_space import chosen_space
 from search.flags import search_parser
-from search.new_search import new_search
+from search.new_search import new_search, resumption
 from search.settings import SettingsError
 from search.unchanged import check_unchanged
 from spaces.budget import budget_named
@@ -51,6 +51,13 @@ def test_a_search_goes_on_where_nothing_has_changed(search: Ledger) -> None:
     assert check_unchanged(search, {}) is None
     same = {"budget": "quick", "seed": 1, "metric": "auroc", "data": Path(search.search().source.data), "folds": 3}
     assert check_unchanged(search, same) is None
+
+
+def test_what_is_recorded_otherwise_than_it_is_written_has_not_changed(search: Ledger) -> None:
+    record = replace(search.search(), further_metrics=("seconds",), warm_start=("a",), lock_test=None)
+    search.write_search(record)
+    flags = f"--resume s --metric '{record.metric}, seconds' --lock-test 0 --warm-start a --warm-start a"
+    check_unchanged(search, resumption(search_parser({}).parse_args(shlex.split(flags))).given)
 
 
 @pytest.mark.parametrize(
