@@ -22,6 +22,8 @@ FOLDS_OF_SPLIT = 5
 """Folds of the patients that a search saw in a fixed training and validation part."""
 MOST_REPEATS = 5
 """Repeats of the whole cross-validation at most; paper 1 trained every model at least five times."""
+TEST_REPEATS = 5
+"""Trainings of each policy for the locked test set, with fresh seeds: with fewer it shows large differences only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,9 +20,10 @@ from mlflow_tracking.live import LiveProjector
 from mlflow_tracking.names import CONFIRMATION_FILE, KIND_CONFIRM
 from mlflow_tracking.projector import Projector
 from search.attempt import allotted, check_cluster, check_threads, compute, driving
-from search.candidates import MOST_REPEATS, Plan, affordable, candidates, plan, protocol_of, spent
+from search.candidates import MOST_REPEATS, TEST_REPEATS, Plan, affordable, candidates, plan, protocol_of, spent
 from search.commands import confirm_command, report_command, resume_command
 from search.console import open_console
+from search.inputs import open_images
 from search.outcome import cautions, rank, write_outcome
 from search.pretrained import refuse_missing
 from search.ray_start import ray_left_at_the_end
@@ -50,8 +51,6 @@ SHARE = 0.25
 """A search ends in a confirmation that costs at most this share of the search's own computation."""
 TOP = 3
 REPEATS = 2
-TEST_REPEATS = 5
-"""Trainings of each policy for the locked test set, with fresh seeds: with fewer it shows large differences only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,13 +159,15 @@ def _outdated(search: Ledger) -> str | None:
 
 
 def _run(search: Ledger, confirmation: Ledger, resources: Resources, console: Console) -> int | None:
-    """Compute a confirmation and say what came of it. Returns the exit code of a signal, or None."""
+    """Compute a confirmation and say what came of it. Returns the exit code of a signal, or None.
+
+    Raises: InputError before anything is computed.
+    """
     record = confirmation.search()
     stopped = None
     if any(trial.state == "unfinished" for trial in confirmation.trials()):
         allotment = allotted(resources, trials=record.trials, threads=record.threads)
-        images = confirmation.storage / SHARED / IMAGES / record.data.digest
-        check_cluster(resources, confirmation.storage, images, versions())
+        check_cluster(resources, confirmation.storage, open_images(confirmation, console), versions())
         projector = Projector(confirmation, record.tracking_uri, kind=KIND_CONFIRM)
         end = compute(confirmation, projector, allotment, resources, console)
         if end.interrupted:
@@ -252,9 +253,8 @@ def start(search: Ledger, chosen: Plan, console: Console) -> Ledger:
     refuse_missing(record.space, budget_named(record.budget))
     number = max((_number(path) for path in search.folder.glob(f"{FOLDER}*") if path.is_dir()), default=0) + 1
     protocol = protocol_of(record, repeats=chosen.repeats, test_repeats=chosen.test_repeats)
-    images = search.storage / SHARED / IMAGES
-    opened = None if locked is None else _unlock(locked, images, console)
-    cohort = Cohort.load(images / record.data.digest) if opened is None else opened.cohort
+    opened = None if locked is None else _unlock(locked, search.storage / SHARED / IMAGES, console)
+    cohort = Cohort.load(open_images(search, console)) if opened is None else opened.cohort
     fresh = replace(
         record,
         data=replace(record.data, digest=cohort.digest, counts=cohort.counts, patients=cohort.n_patients),

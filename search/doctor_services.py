@@ -23,7 +23,8 @@ from spaces.protocol import Protocol
 from spaces.wording import counted
 from trainables.data.decoding import Bad, decode_rows
 from trainables.data.evaluations import evaluations
-from trainables.data.labels import LabelTable, positive_class
+from trainables.data.labels import LabelTable
+from trainables.data.positive import positive_class
 from trainables.data.readers import format_of
 from trainables.data.source import Source
 from trainables.errors import DataError

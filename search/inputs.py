@@ -13,8 +13,7 @@ from rich.console import Console
 from mlflow_tracking.connect import check_server, scheme, sqlite_path
 from search.allotment import Allotment
 from search.attempt import check_cluster
-from search.candidates import references_of
-from search.confirm import TEST_REPEATS
+from search.candidates import TEST_REPEATS, references_of
 from search.settings import NewSearch, SettingsError
 from search.storage import reserve
 from search.storage_checks import probe_storage
@@ -26,9 +25,10 @@ from spaces.protocol import Protocol
 from spaces.wording import counted
 from trainables.data.cohort import Cohort
 from trainables.data.evaluations import evaluations
-from trainables.data.labels import LabelTable, positive_class
+from trainables.data.labels import LabelTable
 from trainables.data.locked import LockedTest, has_part, lock
 from trainables.data.phantom import PHANTOM_VERSION, write_phantom
+from trainables.data.positive import positive_class
 from trainables.data.source import Source
 from trainables.errors import DataError
 from trainables.ledger import IMAGES, SHARED, DataRecord, Ledger, SearchRecord
@@ -121,7 +121,9 @@ def check_storage(storage: Path) -> None:
 
 
 def open_images(ledger: Ledger, console: Console) -> Path:
-    """The folder of a search's decoded images; where they have gone they are read again from where they came from.
+    """The folder of decoded images, checked, of a search or a confirmation, which has the locked ones among them.
+
+    Where they have gone, or are damaged, they are read again from where they came from.
 
     Raises: DataError if they can be read nowhere, or are others.
     """
@@ -129,13 +131,18 @@ def open_images(ledger: Ledger, console: Console) -> Path:
     try:
         Cohort.load(folder).check()
     except DataError:
-        if record.source is None or not Path(record.source.data).exists():
+        source = record.source
+        if source is None or not Path(source.data).exists():
             raise
-        table, locked = record.source.table(), LockedTest.read(ledger.folder)
-        _decode(
-            record.source, table if locked is None else table.part(locked.ids, inside=False), folder.parent, console
-        )
-        Cohort.load(folder)
+        table, locked = source.table(), LockedTest.read(ledger.folder)
+        if locked is not None and not record.protocol.test_repeats:
+            table = table.part(locked.ids, inside=False)
+        if source.digest(table) != record.data.digest:
+            raise DataError(
+                f"the decoded images of '{record.name}' are gone or damaged ({folder}), and those of "
+                f"'{source.data}' are not the ones that it was started with; restore either, or start a new search."
+            ) from None
+        _decode(source, table, folder.parent, console)
     return folder
 
 

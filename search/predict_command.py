@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 import sys
 import tempfile
@@ -21,8 +22,8 @@ from search.storage import find_search
 from spaces.errors import InputError
 from spaces.wording import counted
 from trainables.data.readers import SliceRule
-from trainables.files import write_atomically
-from trainables.model_folder import CARD, MODEL, WARNING, Model, load_model
+from trainables.files import temporary_for, write_atomically
+from trainables.model_folder import CARD, MODEL, WARNING, Model, load_model, put_back
 from trainables.prediction import Predicted, columns, find_pictures, likeliest, predict
 from trainables.trial import best_device
 
@@ -56,7 +57,7 @@ class PredictWish:
 def predict_images(wish: PredictWish) -> int:
     """Classify images and write the table. Returns the exit code: 1 if an image could not be read.
 
-    Raises: InputError on a model or a path that does not exist.
+    Raises: InputError on a model or a path that does not exist, or a table that cannot be written.
     """
     console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     out = None if wish.out == STANDARD_OUTPUT else _writable(Path(wish.out))
@@ -74,11 +75,11 @@ def predict_images(wish: PredictWish) -> int:
         )
     text = table(found, model.classes)
     if out is None:
-        sys.stdout.write(text)
+        sys.stdout.write(_in(sys.stdout.encoding or "utf-8", text))
         sys.stdout.flush()
     else:
-        write_atomically(out, text)
-    _report(found, model, out, console)
+        _write(out, _in("utf-8", text))
+    _report(found, model, None if out is None else wish.out, console)
     return EXIT_UNREADABLE if any(each.error for each in found) else 0
 
 
@@ -115,6 +116,7 @@ def model_of(given: str, storage: Path, tracking_uri: str) -> Iterator[Path]:
             yield fetch(given, absolute_uri(tracking_uri), Path(into))
         return
     folder = Path(given)
+    put_back(folder)
     if (folder / CARD).is_file():
         yield folder
         return
@@ -124,20 +126,65 @@ def model_of(given: str, storage: Path, tracking_uri: str) -> Iterator[Path]:
         raise SettingsError(
             f"'{given}' is no model: no folder of that name has a {CARD}, and {error} Or give models:/NAME/VERSION."
         ) from None
+    put_back(search.folder / MODEL)
     if not (search.folder / MODEL / CARD).is_file():
         raise SettingsError(f"'{given}' has no model yet; train one by: {refit_command(search)}")
     yield search.folder / MODEL
 
 
-def _writable(out: Path) -> Path:
-    """Raises: SettingsError if a table cannot be written there, before anything is computed."""
-    if out.is_dir() or not out.parent.is_dir():
-        wrong = "is a folder" if out.is_dir() else f"lies in '{out.parent}', which does not exist"
-        raise SettingsError(f"--out '{out}' {wrong}; name a file in a folder that exists, or - to print the table.")
+def _writable(given: Path) -> Path:
+    """Where a table given as ``--out`` is written: what a link leads to, or a device or a pipe as it is named.
+
+    Raises: SettingsError if it cannot be written there, before anything is computed.
+    """
+    try:
+        if given.is_dir():
+            raise _unwritable(given, "is a folder")
+        if _is_special(given):
+            if not os.access(given, os.W_OK):
+                raise _unwritable(given, "may not be written")
+            return given
+        out = given.resolve()
+        if not out.parent.is_dir():
+            raise _unwritable(given, f"lies in '{out.parent}', which does not exist")
+        trial = temporary_for(out)
+        trial.touch()
+        trial.unlink()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise _unwritable(given, f"cannot be written ({_why(error)})") from None
     return out
 
 
-def _report(found: Sequence[Predicted], model: Model, out: Path | None, console: Console) -> None:
+def _write(out: Path, text: str) -> None:
+    """Write a table where ``_writable`` says. Raises: SettingsError if it cannot be written after all."""
+    try:
+        if _is_special(out):
+            out.write_text(text, "utf-8")
+        else:
+            write_atomically(out, text)
+    except OSError as error:
+        raise _unwritable(out, f"could not be written ({_why(error)})") from None
+
+
+def _is_special(path: Path) -> bool:
+    """Whether it is a device, a pipe or the like, which nothing may take the place of."""
+    return path.exists() and not path.is_file()
+
+
+def _unwritable(out: Path, wrong: str) -> SettingsError:
+    return SettingsError(f"--out '{out}' {wrong}; name a file in a folder that exists, or - to print the table.")
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _in(encoding: str, text: str) -> str:
+    """A text that can be encoded so: other characters, as in names of files that are not UTF-8, as escapes."""
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _report(found: Sequence[Predicted], model: Model, out: str | None, console: Console) -> None:
     """Say on standard error what was predicted, what could not be read, and what the numbers may not be taken for."""
     bad = [each for each in found if each.error]
     for each in bad[:_NAMED]:

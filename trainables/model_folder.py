@@ -8,12 +8,15 @@ Reading one runs no code that is in it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,7 @@ MODEL = "model"
 CARD = "model.json"
 WEIGHTS = "classifier.safetensors"
 WARNING = "A research model, trained to compare augmentation policies; not for clinical use."
+_BEFORE = "-before"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -89,6 +93,7 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, 
         card: what ``load_model`` reads and whatever else is to be known; the format, the warning and the digest of
             the weights are added.
     """
+    put_back(folder)
     building = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
     building.mkdir(parents=True)
     try:
@@ -100,15 +105,34 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, 
         _put(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+    for left in (*_aside(folder), *_aside(folder, _BEFORE)):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def put_back(folder: Path) -> None:
+    """Give a model its place again where a writer was killed that had just taken it away."""
+    with suppress(OSError):  # another process was faster, or nothing may be written here
+        if not folder.exists() and (found := _aside(folder, _BEFORE)):
+            max(found, key=lambda each: each.stat().st_mtime).rename(folder)
 
 
 def _put(building: Path, folder: Path) -> None:
-    """Give a whole folder its place, and take away the one that was there."""
-    before = building.with_name(f"{building.name}-before")
-    if folder.exists():
-        folder.rename(before)
-    building.rename(folder)
-    shutil.rmtree(before, ignore_errors=True)
+    """Give a whole folder its place, and move the one that was there aside."""
+    while True:
+        if folder.exists():
+            folder.rename(building.with_name(building.name + _BEFORE))
+        try:
+            building.rename(folder)
+        except OSError as error:  # a reader has put back what was moved aside
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            return
+
+
+def _aside(folder: Path, ending: str = "") -> list[Path]:
+    """What writers of a model have beside it."""
+    return list(folder.parent.glob(f".{escape(folder.name)}-{'[0-9a-f]' * 8}{ending}"))
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -117,6 +141,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: there is none, or it is of another format.
     """
+    put_back(folder)
     try:
         card = read_json(folder / CARD)
     except (OSError, ValueError) as error:

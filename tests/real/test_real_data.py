@@ -10,7 +10,7 @@ import pytest
 
 from spaces.config import PreprocessConfig
 from trainables.data.cohort import Cohort
-from trainables.data.labels import positive_class
+from trainables.data.positive import positive_class
 from trainables.data.preprocess import fit_scaling, preprocess
 from trainables.data.reading import read_cohort
 from trainables.data.splits import make_folds

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from mlflow_tracking.names import CONFIRMATION_FILE
 from search import confirm
-from search.candidates import Plan
-from search.confirm import confirm_at_the_end
+from search.attempt import End
+from search.candidates import Candidate, Plan
+from search.confirm import Wish, confirm_at_the_end, confirm_search, start
+from search.inputs import images_folder
 from search.settings import Resources
 from spaces.presets import PRESETS
 from spaces.protocol import Protocol
 from spaces.space import Assignment
+from tests.search.made_up_trials import TOY
 from tests.search.test_candidates import SPACE, searched
+from tests.search.tiny_search import MIXUP, NAME, new_search
+from trainables.data.cohort import PIXELS_FILE, Cohort
+from trainables.data.locked import lock
 from trainables.errors import DataError
 from trainables.files import write_json
-from trainables.ledger import DataRecord, Ledger, SearchRecord
+from trainables.ledger import IMAGES, SHARED, DataRecord, Ledger, SearchRecord
+from trainables.session import Session
 
 RESOURCES = Resources(
     concurrency=None, cpus_per_trial=None, gpus_per_trial=None, address=None, time_budget=None, checkpoint_seconds=60.0
@@ -179,3 +189,92 @@ def test_a_stop_before_a_confirmation_began_names_the_command(ended: Ended, monk
 
     monkeypatch.setattr(confirm, "start", stop)
     assert "Stopped before the confirmation began: python search/run.py confirm s" in ended.end()
+
+
+class Begun:
+    """A confirmation of one policy that goes on, whose computing is noted and cut off."""
+
+    def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch, *, has_locked: bool) -> None:
+        self.search = new_search(place, space=TOY)
+        if has_locked:
+            self._lock()
+        self._chosen = Plan(
+            candidates=(Candidate(config=MIXUP, role="mixup", trial=None, seconds=1.0),),
+            repeats=1, test_repeats=2 * has_locked, evaluations=2,
+        )  # fmt: skip
+        self.computed = self.images = 0
+        monkeypatch.setattr(confirm, "compute", self._compute)
+        monkeypatch.setattr(confirm, "check_server", lambda uri: None)
+
+    def _lock(self) -> None:
+        record = self.search.search()
+        assert record.source is not None
+        table = record.source.table()
+        locked = lock(table, record.source, share=0.25, seed=1)
+        assert locked is not None
+        locked.write(self.search.folder)
+        cache = self.search.storage / SHARED / IMAGES
+        shutil.rmtree(cache)
+        cohort = record.source.decode(table.part(locked.ids, inside=False), cache=cache)
+        self.search.write_search(replace(record, data=replace(record.data, digest=cohort.digest)))
+
+    def start(self) -> Ledger:
+        return start(self.search, self._chosen, Console(file=StringIO()))
+
+    def _compute(self, ledger: Ledger, *given: object) -> End:
+        self.computed += 1
+        self.images = len(Session.open(ledger.folder).cohort.check())
+        return End(exit_code=None, interrupted=True, exhausted=False, page=None)
+
+    def go_on(self) -> int:
+        return confirm_search(self.search.storage, NAME, Wish(), RESOURCES)
+
+
+@pytest.fixture(params=[False, True], ids=["all searched", "some locked"])
+def begun(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begun:
+    return Begun(tmp_path, monkeypatch, has_locked=request.param)
+
+
+def remove(images: Path) -> None:
+    shutil.rmtree(images)
+
+
+def damage(images: Path) -> None:
+    path = images / PIXELS_FILE
+    path.chmod(0o644)
+    np.lib.format.open_memmap(path, mode="r+")[7] += 1
+
+
+@pytest.mark.parametrize("harm", [remove, damage])
+def test_a_confirmation_that_goes_on_reads_images_that_are_gone_or_damaged_again(
+    begun: Begun, harm: Callable[[Path], None]
+) -> None:
+    harm(images_folder(begun.start()))
+    assert begun.go_on() == 0
+    assert begun.images == 24
+
+
+@pytest.mark.parametrize("harm", [remove, damage])
+@pytest.mark.parametrize("source", ["gone", "changed"])
+def test_a_confirmation_whose_images_can_be_had_nowhere_ends_before_a_trial_begins(
+    begun: Begun, harm: Callable[[Path], None], source: str
+) -> None:
+    confirmation, data = begun.start(), begun.search.folder.parent.parent / "data"
+    harm(images_folder(confirmation))
+    if source == "gone":
+        shutil.rmtree(data)
+    else:
+        (data / "0-0.mha").write_bytes((data / "0-1.mha").read_bytes())
+    said = "holds no usable cohort" if source == "gone" else "are not the ones that it was started with"
+    with pytest.raises(DataError, match=said):
+        begun.go_on()
+    assert not begun.computed
+    assert [trial.state for trial in confirmation.trials()] == ["unfinished"]
+
+
+@pytest.mark.parametrize("harm", [remove, damage])
+def test_a_confirmation_that_begins_reads_images_that_are_gone_or_damaged_again(
+    begun: Begun, harm: Callable[[Path], None]
+) -> None:
+    harm(images_folder(begun.search))
+    assert len(Cohort.load(images_folder(begun.start())).check()) == 24

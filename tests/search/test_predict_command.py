@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import os
 import re
 import shlex
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from search import predict_command
 from search.predict_command import PredictWish, predict_images
 from search.predict_flags import predict_parser
 from search.settings import SettingsError
@@ -100,6 +104,13 @@ def test_a_model_is_a_search_or_a_folder_and_anything_else_is_refused_with_what_
         predict_images(wish)
 
 
+def test_a_model_whose_replacement_was_killed_is_found(wish: PredictWish, tiny_search: Ledger) -> None:
+    model = tiny_search.folder / MODEL
+    for given in (NAME, str(model)):
+        model.rename(model.with_name(f".{MODEL}-0123abcd-before"))
+        assert predict_images(replace(wish, images=[wish.images[0] / "0-0.mha"], model=given)) == 0
+
+
 def test_a_model_is_not_looked_for_in_a_database_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no database .*mlflow\.db"):
         predict_images(
@@ -120,3 +131,82 @@ def test_what_cannot_work_is_refused_before_an_image_is_read(wish: PredictWish, 
         predict_parser().parse_args(["m", "i", "--slice", "last"])
     given = predict_parser().parse_args(["m", "i", "j", "--slice", "3", "--out", "-"])
     assert (given.model, given.images, given.slice, given.out) == ("m", [Path("i"), Path("j")], 3, "-")
+
+
+@pytest.fixture
+def one(wish: PredictWish) -> PredictWish:
+    """A wish for the table of one image."""
+    return replace(wish, images=[wish.images[0] / "0-0.mha"])
+
+
+def test_a_table_goes_where_a_link_leads_to(one: PredictWish, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    link = tmp_path / "link.csv"
+    link.symlink_to(there / "table.csv")
+    for _ in range(2):
+        assert predict_images(replace(one, out=str(link))) == 0
+        assert link.is_symlink()
+        assert rows((there / "table.csv").read_text())[0] == HEAD
+        assert [path.name for path in there.iterdir()] == ["table.csv"]
+
+
+def test_a_table_goes_into_a_pipe_which_stays_one(one: PredictWish, tmp_path: Path) -> None:
+    pipe, link, found = tmp_path / "pipe", tmp_path / "link", list[str]()
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    reader = threading.Thread(target=lambda: found.append(pipe.read_text()), daemon=True)
+    reader.start()
+    assert predict_images(replace(one, out=str(link))) == 0
+    assert link.is_symlink()
+    assert pipe.is_fifo()
+    reader.join(10)
+    assert rows(found[0])[0] == HEAD
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_any_name_of_a_file_can_be_written(
+    one: PredictWish, tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = os.fsdecode("ü".encode() + b"\xff.mha")
+    shutil.copy(one.images[0], tmp_path / name)
+    (tmp_path / f"torn {name}").write_bytes(b"no image")
+    wish = replace(one, images=[tmp_path / name, tmp_path / f"torn {name}"])
+    assert predict_images(wish) == 1
+    table = rows(Path(wish.out).read_text("utf-8"))
+    assert [Path(row[0]).name for row in table[1:]] == ["ü\\udcff.mha", "torn ü\\udcff.mha"]
+    printed = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(printed, encoding))
+    assert predict_images(replace(wish, out="-")) == 1
+    assert ("ü" if encoding == "utf-8" else "\\xfc") + "\\udcff.mha" in printed.getvalue().decode(encoding)
+
+
+def test_a_table_that_cannot_be_written_is_refused_before_anything_is_computed(
+    one: PredictWish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict_command, "load_model", None)
+    (tmp_path / "circle.csv").symlink_to(tmp_path / "circle.csv")
+    for name, wrong in {"circle.csv": "Symlink loop", f"{'n' * 300}.csv": "File name too long"}.items():
+        with pytest.raises(SettingsError, match=rf"--out '.*{name}' cannot be written \({wrong}"):
+            predict_images(replace(one, out=str(tmp_path / name)))
+
+
+def refuse(path: Path, *given: str) -> None:
+    raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(
+    one: PredictWish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict_command, "load_model", None)
+    monkeypatch.setattr(Path, "touch", refuse)  # root may write into every folder
+    with pytest.raises(SettingsError, match=r"--out '.*out\.csv' cannot be written \(Permission denied\)"):
+        predict_images(one)
+
+
+def test_a_table_that_cannot_be_written_after_all_is_refused_in_a_sentence(
+    one: PredictWish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict_command, "write_atomically", refuse)
+    with pytest.raises(SettingsError, match=r"--out '.*out\.csv' could not be written \(Permission denied\)"):
+        predict_images(one)

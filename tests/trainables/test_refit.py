@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from trainables.errors import DataError, StopRequested
 from trainables.files import read_json, write_json
 from trainables.mixers.mixup import Mixup
 from trainables.mixers.registry import build
-from trainables.model_folder import CARD, WEIGHTS, load_model
+from trainables.model_folder import CARD, WEIGHTS, load_model, put_back, read_card, write_model
 from trainables.refit import refit, refit_stages
 from trainables.seeding import stream
 from trainables.stages import StageStore
@@ -122,6 +123,52 @@ def test_another_or_a_damaged_model_is_replaced(
     assert refitted(config, environment, folder)
     assert (weights(folder) == before) is (change == "damaged")
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith((".model", "model"))) == ["model"]
+
+
+@pytest.fixture
+def model(environment: Environment, tiny_trial: Build, tmp_path: Path) -> Path:
+    """A model, beside what a killed writer of another one has left."""
+    refitted(tiny_trial(), environment, tmp_path / "model")
+    refitted(tiny_trial(), environment, tmp_path / ".model-t0001-0123abcd-before")
+    return tmp_path / "model"
+
+
+def hidden(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob(".model-*"))
+
+
+def test_a_model_whose_replacement_was_killed_between_its_two_renames_is_found_again(model: Path) -> None:
+    whole = load_model(model, CPU)
+    model.rename(model.with_name(".model-0123abcd-before"))
+    assert load_model(model, CPU).key == whole.key
+    assert hidden(model.parent) == [".model-t0001-0123abcd-before"]
+
+
+def test_writing_a_model_removes_what_killed_writers_left_of_it_alone(model: Path) -> None:
+    shutil.copytree(model, model.with_name(".model-0123abcd-before"))
+    (model.with_name(".model-89abcdef")).mkdir()
+    write_model(model, load_file(model / WEIGHTS), {**read_card(model), "search": {"name": "new"}})
+    assert read_card(model)["search"] == {"name": "new"}
+    assert hidden(model.parent) == [".model-t0001-0123abcd-before"]
+
+
+def test_a_reader_between_the_two_renames_does_not_stop_the_writer(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename, readers = Path.rename, [put_back]
+
+    def rename_while_reading(path: Path, target: Path) -> Path:
+        moved = rename(path, target)
+        if path == model and readers:
+            readers.pop()(model)
+            assert model.exists()
+        return moved
+
+    monkeypatch.setattr(Path, "rename", rename_while_reading)
+    write_model(model, load_file(model / WEIGHTS), {**read_card(model), "search": {"name": "new"}})
+    assert not readers
+    assert read_card(model)["search"] == {"name": "new"}
+    assert hidden(model.parent) == [".model-t0001-0123abcd-before"]
 
 
 def test_a_refit_that_is_stopped_goes_on_to_the_same_bytes(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +14,11 @@ from spaces.errors import nearest
 from trainables.data.archives import SPLITS, labels_apart
 from trainables.data.columns import COLUMNS, REQUIRED_COLUMNS, SYNTHETIC_COLUMN, check_header, passed_over
 from trainables.data.folder_layout import PARTS, check_layout
+from trainables.data.paths import exists, is_folder, listed, resolved
 from trainables.data.readers import EXTENSIONS, format_of
+from trainables.data.spellings import check_labels, check_patients
 from trainables.data.tables import MAX_LINES, Row, check_cell, read_table
-from trainables.data.untrusted import quoted, why_not_regular, why_unreadable
+from trainables.data.untrusted import quoted, why_not_regular
 from trainables.errors import DataError
 
 Box: TypeAlias = tuple[int, int, int, int]
@@ -28,16 +29,6 @@ _CLASS_FOLDERS = "class folders of"
 SYNTHETIC = SYNTHETIC_COLUMN
 """It marks synthetic images with ``SYNTHETIC_YES``."""
 SYNTHETIC_YES = "yes"
-
-NEGATIVE_NAMES = frozenset(
-    {
-        *("0", "n", "neg", "negative", "no", "false", "absent", "normal", "cn", "nc", "cognitively normal"),
-        *("healthy", "healthy control", "healthy controls", "hc", "control", "controls", "ctrl", "ctrls"),
-        *("normal control", "normal controls"),
-    }
-)
-BENIGN = "benign"
-"""Negative beside a malignant class, positive beside a healthy one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +103,9 @@ def read_labels(data: Path, labels: Path | str | None = None) -> LabelTable:
         DataError: names the file or flag, what was found, what was expected and what to do.
     """
     table = find_images(data, labels)
+    check_labels(table.classes, table.source)
+    if table.patients_known:
+        check_patients((row.patient for row in table.rows), table.source)
     check_classes(
         table.classes, table.source, advice=_where_the_classes_may_be(table) if len(table.classes) < 2 else ""
     )
@@ -152,35 +146,6 @@ def _where_the_classes_may_be(table: LabelTable) -> str:
     return "; or ".join((*advice, "Add a folder of another class")) + "."
 
 
-def positive_class(classes: Sequence[str]) -> int:
-    """Which of two classes is the positive one, whose sensitivity and precision are meant.
-
-    A name is healthy that, without regard to case and with blanks for hyphens and underscores, is one of
-    ``NEGATIVE_NAMES``, or begins with "no" or "non" ("no_findings", "non-diseased"). If one of the two names is
-    healthy, the other is positive; if none is and one is benign, the other is positive; otherwise the alphabetically
-    last is.
-
-    Args:
-        classes: two class names.
-
-    Returns:
-        The index of the positive class in ``classes``.
-
-    Raises:
-        ValueError: not exactly two classes.
-    """
-    if len(classes) != 2:
-        raise ValueError(f"a positive class exists among two classes; got {len(classes)}: {list(classes)}.")
-    return max((0, 1), key=lambda index: (_severity(classes[index]), classes[index]))
-
-
-def _severity(name: str) -> int:
-    plain = re.sub(r"[\s_-]+", " ", name.strip().lower())
-    if name.strip() == "-" or plain in NEGATIVE_NAMES or re.match(r"non? |nofinding|nondiseased", plain):
-        return 0
-    return 1 if plain == BENIGN else 2
-
-
 def _archive_table(data: Path, labels: Path | str | None) -> LabelTable:
     if data.suffix.lower() != ".npz":
         raise DataError(f"--data '{data}' is a file but no .npz; give the folder that holds the images.")
@@ -201,10 +166,10 @@ def _archive_table(data: Path, labels: Path | str | None) -> LabelTable:
 
 def _folder_table(data: Path) -> LabelTable:
     """Every image below a class folder; files and folders whose names begin with a dot are passed over."""
-    root = _resolved(data, "--data")
+    root = resolved(data, "--data")
     source = f"{_CLASS_FOLDERS} {data}"
     rows: list[LabelledImage] = []
-    for folder in sorted(each for each in _listed(data) if _is_folder(each) and not each.name.startswith(".")):
+    for folder in sorted(each for each in listed(data) if is_folder(each) and not each.name.startswith(".")):
         for path in files_below(folder):
             if format_of(path) is None:
                 continue
@@ -213,7 +178,7 @@ def _folder_table(data: Path) -> LabelTable:
                 check_cell(text, column, f"a file in the {source}")
             if len(rows) == MAX_LINES:
                 raise DataError(f"--data '{data}' has more than {MAX_LINES} images; expected at most so many.")
-            inside = _resolved(path, quoted(str(path)))
+            inside = resolved(path, quoted(str(path)))
             if not inside.is_relative_to(root):
                 raise DataError(
                     f"'{path}' is a link that leaves the data folder '{data}'; expected every image inside. "
@@ -235,34 +200,13 @@ def files_below(folder: Path) -> Iterator[Path]:
     """Whatever is no folder below a folder, in any depth; links to folders below it are not followed."""
     folders = [folder]
     while folders:
-        for path in sorted(_listed(folders.pop())):
+        for path in sorted(listed(folders.pop())):
             if path.name.startswith("."):
                 continue
-            if not _is_folder(path):
+            if not is_folder(path):
                 yield path
             elif not path.is_symlink():
                 folders.append(path)
-
-
-def _is_folder(path: Path) -> bool:
-    return why_not_regular(path) == "is a folder"
-
-
-def _listed(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError as error:
-        raise DataError(
-            f"the folder {quoted(str(folder))} {why_unreadable(error)}; expected one that can be listed. Mend it."
-        ) from None
-
-
-def _resolved(path: Path, where: str) -> Path:
-    """The file that a path means, links followed. Raises: DataError where links go round, or no file is called so."""
-    try:
-        return path.resolve()
-    except (OSError, ValueError, RuntimeError):  # RuntimeError is what a loop of links raises before Python 3.13
-        raise DataError(f"{where} is a link that leads back to itself; expected a file. Remove it.") from None
 
 
 def _csv_table(data: Path, labels: Path | str | None) -> LabelTable:
@@ -271,11 +215,11 @@ def _csv_table(data: Path, labels: Path | str | None) -> LabelTable:
     lines = read_table(file, source)
     header = lines[0].cells if lines else ()
     ignored = check_header(header, source)
-    reader = _Rows(data=data, source=source, root=_resolved(data, "--data"), header=header)
+    reader = _Rows(data=data, source=source, root=resolved(data, "--data"), header=header)
     rows = [reader.row(line) for line in lines[1:]]
     if not rows:
         raise DataError(f"{source} has no rows below its header; list one image a line.")
-    missing = [(line.line, row.path) for line, row in zip(lines[1:], rows, strict=True) if not _exists(row.path)]
+    missing = [(line.line, row.path) for line, row in zip(lines[1:], rows, strict=True) if not exists(row.path)]
     if missing:
         number, path = missing[0]
         first = f"the first '{_inside(path, reader.root)}' in line {number}"
@@ -299,7 +243,7 @@ def _synthetic_in_words(rows: Sequence[LabelledImage]) -> str:
 
 def _how_to_find(path: Path | None) -> str:
     """What to do about a path that does not exist."""
-    if path is not None and "\\" in str(path) and _exists(Path(str(path).replace("\\", "/"))):
+    if path is not None and "\\" in str(path) and exists(Path(str(path).replace("\\", "/"))):
         return "Write its folders with / instead of \\"
     return "Correct the table or copy the files"
 
@@ -320,7 +264,7 @@ def _find_table(data: Path, labels: Path | str | None) -> tuple[Path, str, str]:
 
 def _tables(data: Path) -> list[str]:
     """The names of the tables in a folder."""
-    return sorted(path.name for path in _listed(data) if path.name.endswith(".csv") and path.name.isprintable())
+    return sorted(path.name for path in listed(data) if path.name.endswith(".csv") and path.name.isprintable())
 
 
 def _first_of(names: Sequence[str]) -> str:
@@ -369,7 +313,7 @@ class _Rows:
         name = path.relative_to(self.root).as_posix()
         mask = self._file(named["mask"], where) if named.get("mask") else None
         roi = _box(named["roi"], where) if named.get("roi") else None
-        if mask is not None and not _exists(mask):
+        if mask is not None and not exists(mask):
             raise DataError(f"{where}: the mask '{named['mask']}' does not exist; correct the path.")
         if mask is not None and roi is not None:
             raise DataError(f"{where} has a mask and a roi; expected one of them. Empty one cell.")
@@ -387,7 +331,7 @@ class _Rows:
 
     def _file(self, given: str, where: str) -> Path:
         """The resolved file of a cell: inside the data folder, of a format that can be read."""
-        path = _resolved(self.root / given, f"{where}: '{given}'")
+        path = resolved(self.root / given, f"{where}: '{given}'")
         if not path.is_relative_to(self.root):
             raise DataError(
                 f"{where}: '{given}' leaves the data folder; expected a path relative to '{self.data}' and inside it. "
@@ -406,16 +350,6 @@ def _is_synthetic(given: str, where: str) -> bool:
 
 def _or_drop(name: str) -> str:
     return "" if name in REQUIRED_COLUMNS else f", or drop the column {name}"
-
-
-def _exists(path: Path | None) -> bool:
-    """Whether there is anything of that name; what is there and no regular file is a bad image, found in reading."""
-    try:
-        return path is not None and not stat.S_ISDIR(path.stat().st_mode)
-    except PermissionError:
-        return True
-    except (OSError, ValueError):
-        return False
 
 
 def _inside(path: Path | None, root: Path) -> str:

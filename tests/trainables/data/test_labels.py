@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainables.data.labels import positive_class, read_labels
+from trainables.data.labels import read_labels
 from trainables.errors import DataError
 
 WriteTable = Callable[..., Path]
@@ -263,36 +263,45 @@ def test_a_table_that_does_not_exist_is_refused_with_the_nearest(folder: Path) -
 
 
 @pytest.mark.parametrize(
-    ("classes", "positive"),
+    ("labels", "sentence"),
     [
-        (("diseased", "healthy"), "diseased"),
-        (("diseased", "normal"), "diseased"),
-        (("No_findings", "Pneumonia"), "Pneumonia"),
-        (("Benign", "malignant"), "malignant"),
-        (("0", "1"), "1"),
-        (("No Finding", "Effusion"), "Effusion"),
-        (("atypical", "non-typical"), "atypical"),
-        (("negative", "positive"), "positive"),
-        (("CONTROL", "case"), "case"),
-        (("adenoma", "nodule"), "nodule"),
-        (("hcc", "normal variant"), "normal variant"),
-        (("healthy", "normal"), "normal"),
-        (("AD", "CN"), "AD"),
-        (("AD", "Healthy control"), "AD"),
-        (("case", "ctrl"), "case"),
-        (("asd", "HC"), "asd"),
-        (("CTRL", "adhd"), "adhd"),
-        (("Healthy_Controls", "ASD"), "ASD"),
-        (("healthy-control", "ASD"), "ASD"),
-        (("benign", "normal"), "benign"),
-        (("benign", "a_tumour"), "a_tumour"),
-        (("+", "-"), "+"),
+        (("Normal", "normal"), "the labels 'Normal' and 'normal' differ only in case"),
+        (("1", "1.0"), "the labels '1' and '1.0' differ only in number format"),
+        (("01", "1"), "the labels '01' and '1' differ only in number format"),
+        (("le\u0301sion", "l\u00e9sion"), r"the labels 'le\\u0301sion' and 'l\\xe9sion' differ only in Unicode form"),
     ],
 )
-def test_the_positive_class_is_the_one_that_is_not_named_as_negative(classes: tuple[str, str], positive: str) -> None:
-    assert classes[positive_class(classes)] == positive
+def test_labels_that_are_one_in_two_spellings_are_refused(labels: tuple[str, str], sentence: str, folder: Path) -> None:
+    table(folder, "path,label", f"a/1.png,{labels[0]}", f"a/2.png,{labels[1]}", "b/3.png,y")
+    with pytest.raises(
+        DataError, match=rf"{sentence} \(labels\.csv of .*\); expected one spelling of each\. Write them"
+    ):
+        read_labels(folder)
 
 
-def test_a_positive_class_exists_among_two_only() -> None:
-    with pytest.raises(ValueError, match="among two classes; got 3"):
-        positive_class(("a", "b", "c"))
+@pytest.mark.parametrize(
+    ("patients", "sentence"),
+    [
+        (("p1", "P1"), "the patients 'p1' and 'P1' differ only in case"),
+        (("1", "1.0"), "the patients '1' and '1.0' differ only in number format"),
+        (("J\u00e9", "Je\u0301"), r"the patients 'J\\xe9' and 'Je\\u0301' differ only in Unicode form"),
+    ],
+)
+def test_patients_that_are_one_in_two_spellings_are_refused(
+    patients: tuple[str, str], sentence: str, folder: Path
+) -> None:
+    table(folder, "path,label,patient", f"a/1.png,x,{patients[0]}", f"b/3.png,y,{patients[1]}")
+    with pytest.raises(DataError, match=sentence):
+        read_labels(folder)
+
+
+def test_names_that_may_be_two_are_two(folder: Path) -> None:
+    rows = ("a/1.png,1.5,1", "a/2.png,1.25,01", "b/3.png,grade 1,1.1", "b/deep/4.nii.gz,grade 01,1.10")
+    read = read_labels(table(folder, "path,label,patient", *rows))
+    assert (len(read.classes), len({row.patient for row in read.rows})) == (4, 4)
+
+
+def test_files_without_a_column_patient_may_differ_in_case(folder: Path) -> None:
+    (folder / "A.png").touch()
+    (folder / "a.png").touch()
+    assert len(read_labels(table(folder, "path,label", "A.png,x", "a.png,y")).rows) == 2
