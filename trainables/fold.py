@@ -71,7 +71,7 @@ def run_fold(config: TrialConfig, split: FoldSplit, environment: Environment) ->
             "test": len(test),
         },
         fidelity=trained.fidelity,
-        seconds=time.perf_counter() - start,
+        seconds=time.perf_counter() - start - stages.seconds_of_reused,
         peak_bytes=max(peak_bytes(environment.device), *(each.peak_bytes for each in stages.records)),
         name=split.name,
         locked=split.locked,

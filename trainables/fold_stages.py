@@ -5,6 +5,7 @@ All of it sees the training fold alone; each stage that trains checks that.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,8 @@ class FoldStages:
             threads=environment.threads,
         )
         self.records: list[StageRecord] = []
+        self.seconds_of_reused = 0.0
+        """How long what was reused took to get: others computed it, and it may have been waited for."""
         self._loaded: FittedGenerator | None = None
         entries = [environment.cohort.entries[index] for index in (*split.test, *split.validation)]
         self._held_ids = {entry.id for entry in entries}
@@ -101,11 +104,13 @@ class FoldStages:
         Raises:
             LeakError: if a test patient's image reaches a stage that trains.
             DivergedError: if a training ends in non-finite losses or useless images.
+            EmptyPoolError: if the trial's share of the pool is no image, before a generator is trained for it.
         """
         folder = self.preprocessed().folder
         real, scaling = load_image_set(folder), Scaling.from_dict(read_json(folder / "scaling.json"))
-        generator = self.generator(real) if self._config.synthetic is not None else None
-        synthetic = self._synthetic(generator, real) if generator is not None else None
+        counts = pool.shares(real.counts, self._config.synthetic) if self._config.synthetic is not None else ()
+        generator = self.generator(real) if counts else None
+        synthetic = pool.take(self._chunks(generator, real, counts), counts, real.classes) if generator else None
         learnt_from = tuple(record.key for record in self.records)
         found = self._fidelity(generator, real) if generator is not None else {}
         validation = self.held_out(scaling, self._split.validation) if self._split.validation else None
@@ -151,7 +156,10 @@ class FoldStages:
 
     def _obtain(self, key: StageKey, compute: Callable[[Path], float | None]) -> Stage:
         self._environment.report(key.stage, 0, 0)
+        start = time.perf_counter()
         stage = self._environment.store.obtain(key, compute, device=str(self._environment.device))
+        if stage.record.reused:
+            self.seconds_of_reused += time.perf_counter() - start
         if stage.record.key not in (record.key for record in self.records):
             self.records.append(stage.record)
         return stage
@@ -184,12 +192,6 @@ class FoldStages:
             write_json(folder / "scaling.json", scaling.to_dict())
 
         return self._obtain(self.keys.preprocess, compute)
-
-    def _synthetic(self, generator: Stage, real: ImageSet) -> ImageSet:
-        """The trial's share of the pool."""
-        assert self._config.synthetic is not None  # noqa: S101 - there is a generator
-        counts = pool.shares(real.counts, self._config.synthetic)
-        return pool.take(self._chunks(generator, real, counts), counts, real.classes)
 
     def _chunks(self, generator: Stage, real: ImageSet, counts: tuple[int, ...]) -> list[Path]:
         return [self._chunk(generator, real, label, start) for label, start in pool.chunks(counts)]

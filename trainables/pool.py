@@ -10,6 +10,7 @@ import torch
 
 from spaces.config import SyntheticConfig
 from trainables.data.image_set import ImageSet
+from trainables.errors import EmptyPoolError
 from trainables.files import write_json
 from trainables.generators.base import FittedGenerator
 
@@ -29,9 +30,18 @@ def shares(real_counts: Sequence[int], config: SyntheticConfig) -> tuple[int, ..
     Returns:
         One number per class; they sum to round(ratio x real images). Rounded by largest remainder, earlier class first.
 
+    Raises:
+        EmptyPoolError: they are all 0.
+
     Source: methods, order of things in a fold, step 4.
     """
     total = round(config.ratio * sum(real_counts))
+    if not total:
+        raise EmptyPoolError(
+            f"synthetic.ratio is {config.ratio:g}, of {sum(real_counts)} real training images, which gives no "
+            f"synthetic image; expected at least one. "
+            f"Raise synthetic.ratio, to {1 / sum(real_counts):.2g} for one image."
+        )
     if not config.balance:
         return largest_remainder([total * count / sum(real_counts) for count in real_counts], total)
     level = _water_level(sorted(real_counts), total)

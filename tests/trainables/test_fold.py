@@ -23,8 +23,9 @@ from trainables.data.splits import FoldSplit, make_folds
 from trainables.errors import LeakError
 from trainables.fold import Environment, _resident_peak, peak_bytes, run_fold
 from trainables.fold_stages import FoldStages
+from trainables.leases import Lease
 from trainables.results import FoldResult
-from trainables.stage_files import CHECKPOINTS
+from trainables.stage_files import CHECKPOINTS, lease_path
 from trainables.stages import StageStore
 from trainables.trial import run_trial
 
@@ -74,6 +75,30 @@ def test_two_trials_with_one_generator_train_it_once_and_score_as_if_alone(
     assert shared.fidelity == alone.fidelity
     assert shared.scores == alone.scores
     assert shared.predictions == alone.predictions
+
+
+def test_a_fold_does_not_count_the_time_while_another_process_computes_its_stage(
+    environment: Environment, tiny_trial: Build, tmp_path: Path
+) -> None:
+    split = make_folds(environment.cohort, folds=3, seed=0)[1]
+    stage = FoldStages(tiny_trial(), split, environment).preprocessed()
+    being_computed = stage.folder.rename(tmp_path / "preprocess")
+    lease = Lease(lease_path(tmp_path / "stages", stage.record.name, stage.record.key))
+    assert lease.try_acquire()
+    waits: list[str] = []
+
+    def wait(name: str) -> None:
+        waits.append(name)
+        if len(waits) == 6:
+            being_computed.rename(stage.folder)
+            lease.release()
+
+    start = time.perf_counter()
+    waiting = replace(environment, store=StageStore(tmp_path / "stages", on_wait=wait))
+    result = run_fold(tiny_trial(), split, waiting).result
+    passed = time.perf_counter() - start
+    assert waits == ["preprocess"] * 6
+    assert 0 < result.seconds < passed - 0.5
 
 
 def shuffled_test_images(folder: Path, cohort: Cohort, split: FoldSplit) -> None:

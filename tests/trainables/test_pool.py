@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from spaces.config import SyntheticConfig
+from spaces.config import SyntheticConfig, TrialConfig
 from trainables import pool
+from trainables.data.splits import make_folds
+from trainables.environment import Environment
+from trainables.errors import EmptyPoolError
+from trainables.fold_stages import FoldStages
 
 
 @pytest.mark.parametrize(
@@ -30,6 +35,26 @@ def test_shares_keep_proportions_or_fill_the_smallest_classes_first(
 ) -> None:
     assert pool.shares(counts, SyntheticConfig(ratio=ratio, balance=balance)) == expected
     assert sum(expected) == round(ratio * sum(counts))
+
+
+@pytest.mark.parametrize("balance", [False, True])
+def test_a_ratio_that_gives_no_image_is_refused(balance: bool) -> None:
+    with pytest.raises(EmptyPoolError) as raised:
+        pool.shares((10, 10), SyntheticConfig(ratio=0.02, balance=balance))
+    assert str(raised.value) == (
+        "synthetic.ratio is 0.02, of 20 real training images, which gives no synthetic image; expected at least one. "
+        "Raise synthetic.ratio, to 0.05 for one image."
+    )
+
+
+def test_a_share_of_no_image_is_refused_before_a_generator_is_trained(
+    environment: Environment, tiny_trial: Callable[..., TrialConfig]
+) -> None:
+    config = tiny_trial(mixer__name="genmix", generator__name="dcgan", synthetic__ratio=0.001)
+    stages = FoldStages(config, make_folds(environment.cohort, folds=3, seed=0)[0], environment)
+    with pytest.raises(EmptyPoolError, match=r"synthetic\.ratio is 0\.001"):
+        stages.train()
+    assert [record.name for record in stages.records] == ["preprocess"]
 
 
 def test_a_smaller_ratio_takes_the_first_images_of_a_larger_one(tmp_path: Path) -> None:

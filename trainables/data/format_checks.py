@@ -27,10 +27,32 @@ def cut_off(what: str) -> DataError:
     return DataError(f"is cut off or damaged ({what}); copy it again.")
 
 
+def _beside_grey(channels: int) -> DataError:
+    """What is said of a file that SimpleITK cannot read, or reads as noise."""
+    return DataError(
+        f"has {channels} channels, grey and alpha or another beside it; expected grey alone, RGB or RGBA. "
+        f"Save it without alpha."
+    )
+
+
 def check_png(content: bytes, path: Path) -> None:
-    """The last chunk must be there."""
+    """The last chunk must be there, and nothing beside grey.
+
+    Source: PNG specification, IHDR and tRNS.
+    """
     if b"IEND" not in content[-64:]:
         raise cut_off("no IEND chunk at its end")
+    colour = content[25:26]
+    if colour == b"\x04" or (colour == b"\0" and _has_transparency(content)):
+        raise _beside_grey(2)
+
+
+def _has_transparency(content: bytes) -> bool:
+    """Whether a PNG has a tRNS chunk; its place is before the pixels."""
+    start = 8
+    while (name := content[start + 4 : start + 8]) not in (b"tRNS", b"IDAT", b""):
+        start += 12 + int.from_bytes(content[start : start + 4], "big")
+    return name == b"tRNS"
 
 
 def check_jpeg(content: bytes, path: Path) -> None:
@@ -40,29 +62,45 @@ def check_jpeg(content: bytes, path: Path) -> None:
 
 
 def check_tiff(content: bytes, path: Path) -> None:
-    """Every strip or tile of the first directory must lie inside the file."""
-    order = "<" if content[:2] == b"II" else ">"
+    """Every strip or tile of the first directory must lie inside the file, and nothing beside grey or a palette."""
     try:
-        if struct.unpack_from(f"{order}H", content, 2)[0] != 42:
-            return  # BigTIFF: libtiff's own checks have to do
-        start = struct.unpack_from(f"{order}I", content, 4)[0]
-        tags: dict[int, tuple[int, ...]] = {}
-        for index in range(struct.unpack_from(f"{order}H", content, start)[0]):
-            entry = start + 2 + 12 * index
-            tag, kind, count = struct.unpack_from(f"{order}HHI", content, entry)
-            letter = {3: "H", 4: "I"}.get(kind)
-            if letter is None or tag not in (273, 279, 324, 325):
-                continue
-            inside = count * struct.calcsize(letter) <= 4
-            where = entry + 8 if inside else struct.unpack_from(f"{order}I", content, entry + 8)[0]
-            tags[tag] = struct.unpack_from(f"{order}{count}{letter}", content, where)
-    except struct.error:
+        tags = _tiff_tags(content)
+    except (struct.error, OverflowError):  # the latter: an offset that no file has
         raise cut_off("its directory lies beyond its end") from None
+    samples, photometric = (tags.get(tag, ())[:1] for tag in (277, 262))
+    if samples > (1,) and photometric in ((0,), (1,), (3,)):
+        raise _beside_grey(samples[0])
     offsets = tags.get(273, tags.get(324, ()))
     lengths = tags.get(279, tags.get(325, ()))
     end = max((offset + length for offset, length in zip(offsets, lengths, strict=False)), default=0)
     if end > len(content):
         raise cut_off(f"its pixels end at byte {end}, the file at {len(content)}")
+
+
+def _tiff_tags(content: bytes) -> dict[int, tuple[int, ...]]:
+    """The numbers of the first directory that say where the pixels are and what they mean.
+
+    Source: TIFF 6.0, section 2, and the BigTIFF design of libtiff, whose counts and offsets have 8 bytes.
+    """
+    order = "<" if content[:2] == b"II" else ">"
+    version = struct.unpack_from(f"{order}H", content, 2)[0]
+    if version not in (42, 43):
+        return {}  # libtiff says so
+    entries, offset = ("Q", "Q") if version == 43 else ("H", "I")
+    head, width = struct.calcsize(f"={entries}"), struct.calcsize(f"={offset}")
+    start = struct.unpack_from(f"{order}{offset}", content, width)[0]
+    tags: dict[int, tuple[int, ...]] = {}
+    for index in range(struct.unpack_from(f"{order}{entries}", content, start)[0]):
+        entry = start + head + (4 + 2 * width) * index
+        tag, kind, count = struct.unpack_from(f"{order}HH{offset}", content, entry)
+        letter = {3: "H", 4: "I", 16: "Q"}.get(kind)
+        if letter is None or tag not in (262, 273, 277, 279, 324, 325):
+            continue
+        value = entry + 4 + width
+        is_inside = count * struct.calcsize(f"={letter}") <= width
+        where = value if is_inside else struct.unpack_from(f"{order}{offset}", content, value)[0]
+        tags[tag] = struct.unpack_from(f"{order}{count}{letter}", content, where)
+    return tags
 
 
 def check_dicom(content: bytes, path: Path) -> None:

@@ -8,8 +8,10 @@ The rules, alike for every format:
 - DICOM MONOCHROME1 (low is bright) is inverted within the range of its stored bits; SimpleITK does it.
 - The picture lies as it is stored; nothing is reoriented.
 - A volume of one slice is a picture. Of more slices the reader takes none by guess: ``slice_rule`` says which.
-- PNG, JPEG and TIFF have no physical spacing; their resolution tags are about printing. Neither has a DICOM file
-  without the pixel spacing attribute.
+- PNG, JPEG and TIFF have no physical spacing; their resolution tags are about printing. That of a DICOM file is its
+  PixelSpacing, else its ImagerPixelSpacing, where that is two positive numbers. Functional groups are not searched:
+  SimpleITK gives 1 mm where they say nothing.
+- Grey with alpha or transparency beside it is refused: SimpleITK reads such TIFFs as noise, and no such PNG.
 - Files that are cut short or whose compressed data is damaged are refused. SimpleITK alone reads some of them as
   zeros (NIfTI), as grey (JPEG) or as noise (compressed MetaImage).
 """
@@ -42,8 +44,11 @@ from trainables.data.meta_image import check_meta, data_file_of, simple_pixels
 from trainables.data.untrusted import read_bytes
 from trainables.errors import DataError
 
-READER_VERSION = 1
-"""Raised by hand when the same file is read into other numbers; stored cohorts are then read anew."""
+READER_VERSION = 2
+"""Raised by hand when the same file is read into other numbers; stored cohorts are then read anew.
+
+2: the spacing of a DICOM file is what its attributes say.
+"""
 
 MIN_SIDE = 8
 
@@ -156,17 +161,38 @@ def _decode(path: Path, slice_rule: SliceRule) -> Picture:
     pixels_HW = _one_slice(pixels, slice_rule)
     if min(pixels_HW.shape) < MIN_SIDE:
         raise DataError(f"is {_size(pixels_HW.shape)} pixels; expected at least {MIN_SIDE} a side.")
-    spacing_x, spacing_y = image.GetSpacing()[:2]
-    if not (0 < spacing_x < math.inf and 0 < spacing_y < math.inf):
-        raise DataError(f"has pixels of {spacing_x:g} x {spacing_y:g} mm; expected positive lengths. Mend its header.")
-    has_spacing = form.has_spacing
-    if extension == ".dcm":
-        has_spacing = image.HasMetaDataKey("0028|0030") or image.HasMetaDataKey("0018|1164")
+    spacing = _stated_spacing(image) if extension == ".dcm" else _spacing(image)
     return Picture(
         pixels_HW=np.ascontiguousarray(pixels_HW, dtype=np.float32),
-        spacing=(float(spacing_y), float(spacing_x)) if has_spacing else None,
+        spacing=spacing if form.has_spacing else None,
         channels=3 if channels > 1 else 1,
     )
+
+
+def _spacing(image: Any) -> tuple[float, float]:
+    """(sy, sx) in millimetres, as SimpleITK has it."""
+    x, y = map(float, image.GetSpacing()[:2])
+    if not (0 < x < math.inf and 0 < y < math.inf):
+        raise DataError(f"has pixels of {x:g} x {y:g} mm; expected positive lengths. Mend its header.")
+    return y, x
+
+
+def _stated_spacing(image: Any) -> tuple[float, float] | None:
+    """(sy, sx) in millimetres, as a DICOM file states it.
+
+    SimpleITK reads one of the two attributes, by the file's class, and gives 1 mm where that one is missing.
+
+    Source: DICOM PS3.3, sections 10.7.1.1 and 10.7.1.3: the distance of rows first.
+    """
+    for key in ("0028|0030", "0018|1164"):
+        texts = image.GetMetaData(key).split("\\") if image.HasMetaDataKey(key) else ()
+        try:
+            y, x = map(float, texts)
+        except ValueError:
+            continue
+        if 0 < x < math.inf and 0 < y < math.inf:
+            return y, x
+    return None
 
 
 def _open(path: Path, image_io: str) -> Any:

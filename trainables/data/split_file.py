@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,23 +24,34 @@ def with_parts(table: LabelTable, file: Path | None) -> LabelTable:
             f"--split-file '{file}' was given with an archive, which has parts; use --split-file {OWN_SPLITS}."
         )
     where = f"the column 'split' of {table.source}" if file is None else f"'{file}'"
-    given = {row.id: row.split for row in table.rows} if file is None else _read_parts(file, table.data)
+    given = {row.id: row.split for row in table.rows} if file is None else _read_parts(file, table)
     known = {row.id for row in table.rows}
     unknown = [name for name in given if name not in known]
     missing = [row.id for row in table.rows if not given.get(row.id)]
     if unknown or missing:
-        name, problem = (missing[0], "has no part") if missing else (unknown[0], "is no image of the data")
-        count = len(missing or unknown)
         raise DataError(
-            f"--split-file: {count} {'images have' if count > 1 else 'image has'} a fault in {where}, '{name}' "
-            f"{problem}; expected a row 'path,split' for every image, with train, val or test."
+            f"--split-file: {_faults(missing, unknown, where)}; expected a row 'path,split' for every image, with "
+            f"train, val or test."
         )
     return replace(table, rows=tuple(replace(row, split=given[row.id]) for row in table.rows))
 
 
-def _read_parts(file: Path, data: Path) -> dict[str, str]:
-    """Path to part, from the columns ``path`` and ``split`` of a CSV file; a short row has no part."""
-    _check_place(file, data)
+def _faults(missing: Sequence[str], unknown: Sequence[str], where: str) -> str:
+    """What is wrong on either side, with one of each: often they are two spellings of one name."""
+    faults = []
+    if missing:
+        has = "1 image has" if len(missing) == 1 else f"{len(missing)} images have"
+        faults.append(f"{has} no part in {where}, such as '{missing[0]}'")
+    if unknown:
+        name = "1 name" if len(unknown) == 1 else f"{len(unknown)} names"
+        problem = "is no image" if len(unknown) == 1 else "are no images"
+        faults.append(f"{name} {'there' if missing else f'in {where}'} {problem} of the data, such as '{unknown[0]}'")
+    return ", and ".join(faults)
+
+
+def _read_parts(file: Path, table: LabelTable) -> dict[str, str]:
+    """Image to part, from the columns ``path`` and ``split`` of a CSV file; a short row has no part."""
+    _check_place(file, table.data)
     source = f"--split-file {quoted(str(file))}"
     lines = read_table(file, source)
     header = lines[0].cells if lines else ()
@@ -49,7 +60,7 @@ def _read_parts(file: Path, data: Path) -> dict[str, str]:
         raise DataError(f"{source} lacks rows with the columns path and split, each once; give a CSV that has them.")
     at = header.index("path"), header.index("split")
     parts: dict[str, str] = {}
-    folders = data.absolute(), data.resolve()
+    ids, files = {row.id for row in table.rows}, {row.path: row.id for row in table.rows}
     for line in lines[1:]:
         where = f"line {line.line} of '{file}'"
         path, split = (line.cells[index] if index < len(line.cells) else "" for index in at)
@@ -57,7 +68,7 @@ def _read_parts(file: Path, data: Path) -> dict[str, str]:
             continue
         check_cell(path, "path", where)
         check_cell(split, "split", where)
-        path = _id(path, folders)
+        path = _id(path, table.data, ids, files) if path else ""
         if not path or path in parts:
             problem = f"names '{path}' again" if path else "has a part and no path"
             raise DataError(f"--split-file: {where} {problem}; expected one row for each image. Correct the row.")
@@ -85,8 +96,13 @@ def _whole(path: Path) -> str:
     return f"'{text}'" if text.isprintable() and len(text) <= _LONG else quoted(text)
 
 
-def _id(path: str, folders: Sequence[Path]) -> str:
-    """A cell's path as the labels have it: relative to the data folder, also where it was written in full."""
-    whole = Path(path)
-    inside = [whole.relative_to(folder) for folder in folders if whole.is_absolute() and whole.is_relative_to(folder)]
-    return inside[0].as_posix() if inside else path
+def _id(path: str, data: Path, ids: Collection[str], files: Mapping[Path | None, str]) -> str:
+    """The image that a cell's path leads to, by its name or as a file; the cell itself where there is none."""
+    whole = data.absolute() / path
+    name = whole.relative_to(data.absolute()).as_posix() if whole.is_relative_to(data.absolute()) else path
+    if name in ids:
+        return name
+    try:
+        return files.get(whole.resolve(), path)
+    except (OSError, ValueError, RuntimeError):  # RuntimeError is what a loop of links raises before Python 3.13
+        return path

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,26 +127,57 @@ def hold_out(labels: Sequence[int], groups: Sequence[str], *, share: float, seed
     labels_N, groups_N = np.asarray(labels), np.asarray(groups)
     strata_G, codes_N = _strata(labels_N, groups_N)
     totals_K = np.bincount(labels_N)
-    refusal = DataError(
-        f"{share:.0%} of {len(strata_G)} patients cannot be held out for {what} with every class on both sides; "
-        f"expected at least 2 patients of each class. Add patients, or choose another share."
-    )
     if np.bincount(strata_G)[np.unique(strata_G)].min() < 2:
         strata_G = np.zeros_like(strata_G)
     splitter = StratifiedShuffleSplit(ATTEMPTS, test_size=share, random_state=seed % 2**32)
     best: tuple[float, NDArray[np.intp]] | None = None
-    try:
+    with suppress(ValueError):  # fewer patients on one side than classes
         for _, chosen_G in splitter.split(strata_G, strata_G):
             chosen = np.flatnonzero(np.isin(codes_N, chosen_G))
             counts_K = np.bincount(labels_N[chosen], minlength=len(totals_K))
             deviation = float(np.square(counts_K / totals_K - share).sum())
             if (counts_K > 0).all() and (counts_K < totals_K).all() and (best is None or deviation < best[0]):
                 best = deviation, chosen
-    except ValueError:
-        raise refusal from None
     if best is None:
-        raise refusal
+        raise _cannot_hold_out(labels_N, groups_N, share, what)
     return tuple(best[1].tolist())
+
+
+def _cannot_hold_out(labels_N: NDArray[np.intp], groups_N: NDArray[np.str_], share: float, what: str) -> DataError:
+    strata_G, codes_N = _strata(labels_N, groups_N)
+    n_patients, n_held = len(strata_G), ceil(share * len(strata_G))
+    found = f"{share:.0%} of {n_patients} patients cannot be held out for {what} with every class on both sides"
+    patients_K = [len(np.unique(codes_N[labels_N == label])) for label in np.unique(labels_N)]
+    if min(patients_K) < 2:
+        return DataError(f"{found}; expected at least 2 patients of each class. Add patients.")
+    strata_K = np.bincount(strata_G)[np.unique(strata_G)]
+    by_distance = sorted(range(1, n_patients), key=lambda held: abs(held - n_held))
+    enough = next((held for held in by_distance if _reaches_every_class(strata_K, held)), n_held)
+    if enough == n_held:
+        return DataError(f"{found}; no choice of whole patients was found. Add patients, or choose another share.")
+    least, more = ("least", "more") if enough > n_held else ("most", "less")
+    return DataError(
+        f"{found}: that is {counted(n_held, 'patient')}; expected at {least} {enough}, so that each class has one on "
+        f"both sides. Give {_as_share(enough, n_patients)} or {more} (--validation or --lock-test), or add patients; "
+        f"early stopping needs none with classifier.patience=0."
+    )
+
+
+def _reaches_every_class(patients_K: NDArray[np.intp], held: int) -> bool:
+    """Whether each class has patients on both sides where so many are held out, as StratifiedShuffleSplit deals."""
+    n_kept = int(patients_K.sum()) - held
+    if len(patients_K) > min(held, n_kept):
+        return False
+    exact_K = patients_K / patients_K.sum() * n_kept
+    kept_K = np.floor(exact_K).astype(np.intp)
+    kept_K[np.argsort(kept_K - exact_K)[: n_kept - kept_K.sum()]] += 1
+    return bool((kept_K > 0).all() and (kept_K < patients_K).all())
+
+
+def _as_share(held: int, n_patients: int) -> str:
+    """The share that is that many patients once it is rounded up to whole ones."""
+    digits = max(2, len(str(n_patients)))
+    return f"{held * 10**digits // n_patients / 10**digits:g}"
 
 
 def _check_patients(cohort: Cohort, labels_N: NDArray[np.intp], groups_N: NDArray[np.str_], folds: int) -> None:

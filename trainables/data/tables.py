@@ -54,12 +54,18 @@ def read_table(file: Path, source: str) -> list[Row]:
         raise DataError(
             f"{source} is no UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8."
         ) from None
-    reader = csv.reader(_lines(text, source), strict=True)
+    reader = csv.reader(_lines(text, source), skipinitialspace=True, strict=True)
+    rows, last = [], 0
     try:
-        rows = ((reader.line_num, tuple(cell.strip() for cell in cells)) for cells in reader)
-        return [Row(line=line, cells=cells) for line, cells in rows if any(cells)]
+        for cells in reader:
+            last = reader.line_num
+            rows.append(Row(line=last, cells=tuple(cell.strip() for cell in cells)))
     except csv.Error as error:
-        raise DataError(f"{source} is no comma-separated table ({error}); check its quotes.") from None
+        raise DataError(
+            f"{source} is no comma-separated table from line {last + 1} on ({error}); expected quotes around whole "
+            f'cells, such as "1,2,8,8", with a comma or the line\'s end right behind. Check its quotes.'
+        ) from None
+    return [row for row in rows if any(row.cells)]
 
 
 def _lines(text: str, source: str) -> Iterator[str]:

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from trainables.data.archives import npz_picture, read_npz_labels, read_npz_pictures
 from trainables.data.format_checks import MAX_SIDE
@@ -73,6 +75,31 @@ def test_colour_becomes_luma_and_alpha_is_ignored(tmp_path: Path) -> None:
         assert read.channels == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "mode", "options"),
+    [
+        ("image.png", "LA", {}),
+        ("image.png", "L", {"transparency": 0}),
+        ("image.tif", "LA", {}),
+        ("image.tif", "LA", {"big_tiff": True}),
+    ],
+)
+def test_alpha_beside_grey_is_refused_with_what_to_do(
+    name: str, mode: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    pixels = np.stack([noise(), noise()[::-1]], axis=-1) if mode == "LA" else noise()
+    Image.fromarray(pixels).save(tmp_path / name, **options)
+    with pytest.raises(DataError, match=r"has 2 channels, grey and alpha.* Save it without alpha\."):
+        read_picture(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["image.png", "image.tif"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_a_picture_of_another_program_is_read(mode: str, name: str, tmp_path: Path) -> None:
+    Image.fromarray(noise()).convert(mode).save(tmp_path / name)
+    np.testing.assert_allclose(read_picture(tmp_path / name).pixels_HW, noise(), rtol=1e-6)
+
+
 def test_a_dicom_has_a_spacing_only_where_its_attribute_is_present(tmp_path: Path) -> None:
     import SimpleITK
 
@@ -86,6 +113,59 @@ def test_a_dicom_has_a_spacing_only_where_its_attribute_is_present(tmp_path: Pat
     assert path.read_bytes().count(pixel_spacing) == 1
     path.write_bytes(path.read_bytes().replace(pixel_spacing, zoom_factor))
     assert read_picture(path).spacing is None
+
+
+def element(group: int, number: int, kind: bytes, value: bytes) -> bytes:
+    padded = value + (b"\0" if kind == b"UI" else b" ") * (len(value) % 2)
+    length = struct.pack("<HI", 0, len(padded)) if kind in (b"OB", b"OW") else struct.pack("<H", len(padded))
+    return struct.pack("<HH", group, number) + kind + length + padded
+
+
+def dicom(path: Path, *, of_class: bytes, spacings: dict[int, bytes]) -> Path:
+    """A file with ``noise`` and any of PixelSpacing (0028,0030) and ImagerPixelSpacing (0018,1164)."""
+    meta = (
+        element(2, 2, b"UI", of_class) + element(2, 3, b"UI", b"1.2.3") + element(2, 16, b"UI", b"1.2.840.10008.1.2.1")
+    )
+    numbers = {0x0002: 1, 0x0010: 40, 0x0011: 30, 0x0100: 8, 0x0101: 8, 0x0102: 7, 0x0103: 0}
+    elements = {(0x0028, number): (b"US", struct.pack("<H", value)) for number, value in numbers.items()}
+    elements |= {divmod(tag, 0x10000): (b"DS", text) for tag, text in spacings.items()}
+    elements |= {
+        (0x0008, 0x0016): (b"UI", of_class),
+        (0x0008, 0x0018): (b"UI", b"1.2.3"),
+        (0x0028, 0x0004): (b"CS", b"MONOCHROME2"),
+        (0x7FE0, 0x0010): (b"OW", noise().tobytes()),
+    }
+    body = b"".join(element(*tag, *elements[tag]) for tag in sorted(elements))
+    length = element(2, 0, b"UL", struct.pack("<I", len(meta)))
+    path.write_bytes(bytes(128) + b"DICM" + length + meta + body)
+    return path
+
+
+RADIOGRAPH, CT = b"1.2.840.10008.5.1.4.1.1.1", b"1.2.840.10008.5.1.4.1.1.2"
+PIXEL_SPACING, IMAGER_PIXEL_SPACING = 0x00280030, 0x00181164
+
+
+@pytest.mark.parametrize("of_class", [RADIOGRAPH, CT])
+@pytest.mark.parametrize(
+    ("spacings", "expected"),
+    [
+        ({PIXEL_SPACING: rb"0.15\0.1"}, (0.15, 0.1)),
+        ({IMAGER_PIXEL_SPACING: rb"0.15\0.1"}, (0.15, 0.1)),
+        ({PIXEL_SPACING: rb"0.15\0.1", IMAGER_PIXEL_SPACING: rb"0.3\0.2"}, (0.15, 0.1)),
+        ({PIXEL_SPACING: b"", IMAGER_PIXEL_SPACING: rb"0.3\0.2"}, (0.3, 0.2)),
+        ({PIXEL_SPACING: b""}, None),
+        ({PIXEL_SPACING: rb"0\0"}, None),
+        ({PIXEL_SPACING: rb"-1\1"}, None),
+        ({PIXEL_SPACING: rb"inf\1"}, None),
+        ({PIXEL_SPACING: b"0.15"}, None),
+        ({PIXEL_SPACING: b"\xe9\\1"}, None),
+        ({}, None),
+    ],
+)
+def test_a_dicom_has_the_spacing_that_it_states_whatever_its_class(
+    spacings: dict[int, bytes], expected: tuple[float, float] | None, of_class: bytes, tmp_path: Path
+) -> None:
+    assert read_picture(dicom(tmp_path / "image.dcm", of_class=of_class, spacings=spacings)).spacing == expected
 
 
 def test_dicom_monochrome1_is_inverted(tmp_path: Path) -> None:
@@ -149,10 +229,11 @@ def test_damage_inside_compressed_data_is_found(name: str, tmp_path: Path) -> No
         read_picture(path)
 
 
-def tiff_with_its_directory_first(pixels_HW: NDArray[np.uint8]) -> bytes:
+def tiff_with_its_directory_first(pixels_HW: NDArray[np.uint8], *, samples: int = 1) -> bytes:
     """As many programs write it; SimpleITK's own has the directory last."""
     height, width = pixels_HW.shape
-    tags = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8 + 2 + 9 * 12 + 4, 277: 1, 278: height}
+    tags = {256: width // samples, 257: height, 258: 8, 259: 1, 262: 1, 273: 8 + 2 + 9 * 12 + 4, 277: samples}
+    tags[278] = height
     tags[279] = height * width
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + b"\0\0\0\0" + pixels_HW.tobytes()
@@ -165,6 +246,13 @@ def test_a_tiff_whose_pixels_end_beyond_its_end_is_refused(tmp_path: Path) -> No
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match="its pixels end at byte 1322, the file at 1321"):
         read_picture(path)
+
+
+@pytest.mark.parametrize("samples", [2, 3, 4])
+def test_a_grey_tiff_with_more_channels_is_refused(samples: int, tmp_path: Path) -> None:
+    (tmp_path / "image.tif").write_bytes(tiff_with_its_directory_first(noise(40, 30 * samples), samples=samples))
+    with pytest.raises(DataError, match=f"has {samples} channels, grey and alpha or another beside it"):
+        read_picture(tmp_path / "image.tif")
 
 
 def test_a_metaimage_header_cannot_name_a_file_elsewhere(tmp_path: Path) -> None:
