@@ -345,7 +345,10 @@ def _reused(search: Ledger, confirmation: Ledger, record: SearchRecord, seen: Se
     """In how far a confirmation is not fresh, a sentence each."""
     told = []
     if record.protocol.kind == "sites":
-        told.append("The sites are those that the search chose on: here only the seeds are fresh.")
+        told.append(
+            "The sites are those that the search chose on: here only the seeds are fresh, and a site counts once, "
+            "however often it is repeated."
+        )
     earlier = [each for each in confirmations(search) if _number(each.folder) < _number(confirmation.folder)]
     if earlier and record.protocol.test_repeats:
         told.append(

@@ -258,7 +258,7 @@ def _introduce(console: Console, record: SearchRecord, cohort: Cohort, locked: L
         first, second = cohort.near_duplicates[0]
         console.print(
             f"Nearly equal images of different patients: {counted(pairs, 'pair')}, {first} and {second} the first; "
-            f"cohort.json lists all. If they show one patient, give both one name in the column 'patient'.",
+            f"cohort.json lists them. If they show one patient, give both one name in the column 'patient'.",
             style="yellow",
         )
 

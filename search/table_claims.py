@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from spaces.paper_table import Claim, GainClaim
-from trainables.metrics.comparison import PairedComparison, corrected_resampled_t_test, holm
+from trainables.ledger import SearchRecord
+from trainables.metrics.comparison import PairedComparison, compare_evaluations, holm
 from trainables.results import FoldResult, TrialResult
 
 LEVEL = 0.05
@@ -77,7 +78,7 @@ class Judgement:
         return "holds" if verdicts == {"holds"} else "cannot be told"
 
 
-def judge(claim: Claim, trials: Trials, score: str, *, missing: Mapping[str, str]) -> Judgement:
+def judge(claim: Claim, trials: Trials, score: str, *, missing: Mapping[str, str], record: SearchRecord) -> Judgement:
     """Test a claim on the folds that its rows share, each comparison adjusted for the others (Holm).
 
     Args:
@@ -85,11 +86,12 @@ def judge(claim: Claim, trials: Trials, score: str, *, missing: Mapping[str, str
         trials: completed trials by the label of their row.
         score: a score that more is better of.
         missing: why each other row has none, in a few words.
+        record: the search.
     """
     if isinstance(claim, GainClaim):
-        return _judge_gains(claim, trials, score, missing)
+        return _judge_gains(claim, trials, score, missing, record)
     compared = [
-        _compare(f"{higher} - {lower}", [(higher, 1), (lower, -1)], trials, score, missing)
+        _compare(f"{higher} - {lower}", [(higher, 1), (lower, -1)], trials, score, missing, record)
         for lower, higher in claim.pairs
     ]
     labels = dict.fromkeys(label for pair in claim.pairs for label in pair) if claim.is_chain else ()
@@ -104,7 +106,9 @@ def judge(claim: Claim, trials: Trials, score: str, *, missing: Mapping[str, str
     )
 
 
-def _judge_gains(claim: GainClaim, trials: Trials, score: str, missing: Mapping[str, str]) -> Judgement:
+def _judge_gains(
+    claim: GainClaim, trials: Trials, score: str, missing: Mapping[str, str], record: SearchRecord
+) -> Judgement:
     """The gain with the least faithful generator, less each other gain."""
     gains = dict(claim.pairs)
     kid = {label: mean for label in gains if label in trials and (mean := _kid(trials[label])) is not None}
@@ -123,6 +127,7 @@ def _judge_gains(claim: GainClaim, trials: Trials, score: str, missing: Mapping[
             {label: trial for label, trial in trials.items() if label not in unknown},
             score,
             missing,
+            record,
         )
         for other in gains
         if other != least
@@ -140,7 +145,12 @@ def _untested(text: str, labels: Iterable[str], missing: Mapping[str, str]) -> C
 
 
 def _compare(
-    text: str, signs: Sequence[tuple[str, int]], trials: Trials, score: str, missing: Mapping[str, str]
+    text: str,
+    signs: Sequence[tuple[str, int]],
+    trials: Trials,
+    score: str,
+    missing: Mapping[str, str],
+    record: SearchRecord,
 ) -> Comparison:
     """Test a signed sum of rows against 0, over the folds in which all of them have the score."""
     labels = [label for label, _ in signs]
@@ -150,9 +160,15 @@ def _compare(
     common = sorted(set.intersection(*(set(folds) for folds, _ in rows)))
     if not common:
         return _untested(text, labels, missing)
-    differences = [sum(sign * _value(folds[number], score) for folds, sign in rows) for number in common]
+    differences = {number: sum(sign * _value(folds[number], score) for folds, sign in rows) for number in common}
     sizes = [rows[0][0][number].counts for number in common]
-    test = corrected_resampled_t_test(differences, n_train=_size(sizes, "real"), n_test=_size(sizes, "test"))
+    test = compare_evaluations(
+        differences,
+        record.protocol,
+        evaluations=record.folds - record.protocol.test_repeats,
+        n_train=_size(sizes, "real"),
+        n_test=_size(sizes, "test"),
+    )
     return Comparison(text=text, test=test)
 
 

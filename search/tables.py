@@ -13,6 +13,7 @@ from spaces.generators import TextualInversionConfig
 from spaces.paper_table import CLASSIFIER_NAME, PaperTable, Row
 from spaces.parameter import Choice, Value
 from spaces.presets import TABLES
+from spaces.protocol import Protocol
 from spaces.space import GENERATOR_NAME, Space
 from trainables.ledger import SearchRecord
 from trainables.metrics.interval import Interval
@@ -81,7 +82,23 @@ def fill_table(record: SearchRecord, trials: Sequence[TrialResult]) -> FilledTab
     default = str(budget_named(record.budget).settings[CLASSIFIER_NAME])
     names = _options(record.space, CLASSIFIER_NAME) or (default,)
     parts = tuple(_part(table, str(name), default, record, trials) for name in names)
-    return FilledTable(table=table, evaluations=record.folds - record.protocol.test_repeats, parts=parts)
+    noted = dataclasses.replace(table, notes=(*_on_repeats(record.protocol), *table.notes))
+    return FilledTable(table=noted, evaluations=record.folds - record.protocol.test_repeats, parts=parts)
+
+
+def _on_repeats(protocol: Protocol) -> tuple[str, ...]:
+    """What repeats that do not split afresh mean for the claims."""
+    if protocol.kind == "split":
+        return (
+            "Every evaluation tests the same validation part, so that nothing tells how a difference would be on other "
+            "patients: differences have no interval and no p value, and no claim can be told.",
+        )
+    if protocol.kind == "sites" and protocol.repeats > 1:
+        return (
+            "The repeats of a site test the same patients: their differences are averaged, and the sites are what is "
+            "tested.",
+        )
+    return ()
 
 
 def _part(
@@ -91,7 +108,9 @@ def _part(
     cells = tuple(_cell(row, table, record, chosen) for row in table.rows)
     done = {cell.row.label: cell.trial for cell in cells if cell.trial is not None and not cell.remark}
     missing = {cell.row.label: cell.remark.partition(",")[0] for cell in cells if cell.remark}
-    judgements = tuple(judge(claim, done, score, missing=missing) for claim in table.claims for score in table.claimed)
+    judgements = tuple(
+        judge(claim, done, score, missing=missing, record=record) for claim in table.claims for score in table.claimed
+    )
     published = (classifier,) if classifier in table.classifiers else table.classifiers
     return Part(classifier=classifier, published=published, cells=cells, judgements=judgements)
 

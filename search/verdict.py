@@ -15,7 +15,7 @@ from trainables.metrics.catalogue import maximizes
 from trainables.metrics.comparison import (
     PairedComparison,
     PairedDifference,
-    corrected_resampled_t_test,
+    compare_evaluations,
     holm,
     paired_difference_by_patient,
 )
@@ -64,7 +64,7 @@ class Compared:
 
     Args:
         role: the reference.
-        splits: difference of the search's metric over the fresh splits, by the corrected resampled t-test.
+        splits: difference of the search's metric over the fresh splits, by ``compare_evaluations``.
         p_holm: its p value, corrected for the number of references.
         locked: difference of balanced accuracy on the locked test set; None without one.
         locked_p_holm: its p value, corrected alike.
@@ -179,13 +179,21 @@ def _over_splits(best: TrialResult, other: TrialResult, record: SearchRecord) ->
     sign = 1 if maximizes(record.metric) else -1
     theirs = {fold.fold: fold for fold in other.folds if not fold.locked}
     pairs = [(fold, theirs[fold.fold]) for fold in best.folds if not fold.locked and fold.fold in theirs]
-    values = [(one.scores.get(record.metric), two.scores.get(record.metric)) for one, two in pairs]
-    differences = [sign * (one - two) for one, two in values if one is not None and two is not None]
+    values = {one.fold: (one.scores.get(record.metric), two.scores.get(record.metric)) for one, two in pairs}
+    differences = {
+        number: sign * (one - two) for number, (one, two) in values.items() if one is not None and two is not None
+    }
     if not differences:
         return PairedComparison(mean=None, low=None, high=None, t=None, p_value=None, n=0)
     train = statistics.fmean(one.counts["real"] for one, _ in pairs)
     test = statistics.fmean(one.counts["test"] for one, _ in pairs)
-    return corrected_resampled_t_test(differences, n_train=round(train), n_test=round(test))
+    return compare_evaluations(
+        differences,
+        record.protocol,
+        evaluations=record.folds - record.protocol.test_repeats,
+        n_train=round(train),
+        n_test=round(test),
+    )
 
 
 def _on_locked(best: TrialResult, other: TrialResult, record: SearchRecord) -> PairedDifference | None:

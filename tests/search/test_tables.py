@@ -21,6 +21,7 @@ from search.table_text import print_table, table_markdown
 from search.tables import FilledTable, fill_table, table_data
 from spaces.paper_table import GainClaim, OrderClaim, chain
 from spaces.presets import PRESETS, TABLES
+from spaces.protocol import Protocol
 from spaces.space import GENERATOR_NAME
 from tests.search.made_up_tables import add_row, table_ledger, table_space
 from trainables.ledger import Ledger
@@ -71,7 +72,8 @@ def test_an_order_that_is_plain_to_see_holds_and_the_reversed_one_does_not(order
     (part,) = filled(ordered).parts
     assert [judgement.verdict for judgement in part.judgements] == ["holds", "holds"]
     trials = {cell.row.label: cell.trial for cell in part.cells if cell.trial is not None}
-    reverse = judge(chain("r", "DAE GAN", "DCGAN", "No enhancement"), trials, "accuracy", missing={})
+    claim = chain("r", "DAE GAN", "DCGAN", "No enhancement")
+    reverse = judge(claim, trials, "accuracy", missing={}, record=ordered.search())
     assert reverse.verdict == "does not hold"
     assert reverse.observed == "observed: " + " < ".join(
         f"{label} {trials[label].scores['accuracy'].mean:.3f}" for label in ("No enhancement", "DCGAN", "DAE GAN")
@@ -101,10 +103,36 @@ def test_only_folds_that_both_rows_have_are_compared(ordered: Ledger) -> None:
     config = next(trial.config for trial in ordered.trials() if trial.config.get(GENERATOR_NAME) == "dcgan")
     add_row(ordered, {**config, "extra": 1}, 0.7, folds=[1, 3, 4])
     trials = {"a": ordered.trials()[0], "b": ordered.trials()[-1]}
-    found = judge(OrderClaim(text="t", pairs=(("a", "b"),)), trials, "accuracy", missing={})
+    claim = OrderClaim(text="t", pairs=(("a", "b"),))
+    found = judge(claim, trials, "accuracy", missing={}, record=ordered.search())
     (comparison,) = found.comparisons
     assert comparison.test is not None
     assert comparison.test.n == 3
+
+
+@pytest.mark.parametrize(
+    ("protocol", "verdict", "n", "note"),
+    [
+        (Protocol(folds=5, repeats=2), "holds", 10, None),
+        (Protocol(kind="sites", repeats=5), "holds", 2, "The repeats of a site test the same patients"),
+        (Protocol(kind="split", repeats=10), "cannot be told", 1, "Every evaluation tests the same validation part"),
+    ],
+)
+def test_repeats_on_the_same_test_images_are_one_difference(
+    ordered: Ledger, protocol: Protocol, verdict: str, n: int, note: str | None
+) -> None:
+    ordered.write_search(replace(ordered.search(), protocol=protocol))
+    found = filled(ordered)
+    (part,) = found.parts
+    claim = OrderClaim(text="t", pairs=(("No enhancement", "ACGAN"),))
+    trials = {cell.row.label: cell.trial for cell in part.cells if cell.trial is not None}
+    judgement = judge(claim, trials, "accuracy", missing={}, record=ordered.search())
+    (test,) = [each.test for each in judgement.comparisons]
+    assert test is not None
+    one, other = (trials[label].score("accuracy").mean for label in ("ACGAN", "No enhancement"))
+    assert test.mean == pytest.approx((one or 0) - (other or 0))
+    assert (judgement.verdict, test.n, test.p_value is None) == (verdict, n, n == 1)
+    assert any(sentence.startswith(note or "?") for sentence in found.table.notes) == (note is not None)
 
 
 def test_a_difference_within_the_noise_cannot_be_told(tmp_path: Path) -> None:
@@ -177,9 +205,9 @@ def test_the_largest_gain_with_a_faithful_generator_refutes_the_claim(tmp_path: 
         trial = add_row(ledger, {"mixer.name": mixer, GENERATOR_NAME: generator}, accuracy, kid=kid)
         trials[label] = ledger.trial(trial)
     claim = GainClaim(text="t", pairs=(("a", "A"), ("b", "B")))
-    assert judge(claim, trials, "accuracy", missing={}).verdict == "does not hold"
+    assert judge(claim, trials, "accuracy", missing={}, record=ledger.search()).verdict == "does not hold"
     unmeasured = {**trials, "b": ledger.trial(add_row(ledger, {"x": 1}, 0.6))}
-    found = judge(claim, unmeasured, "accuracy", missing={})
+    found = judge(claim, unmeasured, "accuracy", missing={}, record=ledger.search())
     assert (found.verdict, found.comparisons[0].missing) == ("cannot be told", "KID undefined")
 
 

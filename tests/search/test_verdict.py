@@ -92,6 +92,19 @@ def test_a_clear_improvement_is_claimed_with_its_numbers(record: SearchRecord) -
     assert "A caution." in text_of(verdict)
 
 
+def test_a_sites_repeats_are_averaged_before_the_sites_are_tested(record: SearchRecord) -> None:
+    sites, test_repeats = 2, 3
+    protocol = Protocol(kind="sites", repeats=FOLDS // sites, test_repeats=test_repeats)
+    record = replace(record, protocol=protocol, folds=FOLDS + test_repeats)
+    gain = [0.08, 0.01] * (FOLDS // sites)  # at one of the sites, again and again
+    best, none = np.add(noisy(0.7, 1), gain).tolist(), noisy(0.7, 2)
+    trials = [trial(0, best, locked=[0.7] * test_repeats), trial(1, none, "none", locked=[0.7] * test_repeats)]
+    verdict = judge(record, [], trials, searched_as={})
+    of_sites = np.subtract(best, none).reshape(-1, sites).mean(axis=0).tolist()
+    assert verdict.comparisons[0].splits == corrected_resampled_t_test(of_sites, n_train=160, n_test=TEST)
+    assert sentences(verdict)[0].startswith("Verdict: nothing beats the references")
+
+
 def test_equal_policies_are_called_equal_whatever_their_order(record: SearchRecord) -> None:
     for seed in range(5):
         trials = [trial(0, noisy(0.7, seed)), trial(1, noisy(0.7, seed + 100), "none")]

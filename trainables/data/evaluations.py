@@ -8,6 +8,7 @@ from dataclasses import replace
 from spaces.protocol import Protocol
 from spaces.wording import counted
 from trainables.data.cohort import Cohort
+from trainables.data.near_duplicates import alike_across
 from trainables.data.splits import FoldSplit, hold_out, make_folds
 from trainables.errors import DataError
 from trainables.seeding import stream
@@ -34,7 +35,7 @@ def evaluations(
     if absent or (protocol.test_repeats and not test):
         raise DataError(f"{len(absent)} of {len(set(locked))} locked images are not in the data set ({cohort.source}).")
     kept_back = {cohort.entries[index].group for index in test}
-    alike = {name for pair in cohort.near_duplicates if not set(locked).isdisjoint(pair) for name in pair}
+    alike = alike_across(cohort, locked)
     among = [
         index for index, entry in enumerate(cohort.entries) if entry.group not in kept_back and entry.id not in alike
     ]

@@ -16,6 +16,7 @@ from trainables.data.cohort_building import group_names
 from trainables.data.decoding import OnProgress
 from trainables.data.digests import file_digest
 from trainables.data.labels import LabelledImage, LabelTable
+from trainables.data.near_duplicates import alike_across
 from trainables.data.reading import files_of
 from trainables.data.source import Source
 from trainables.data.splits import hold_out
@@ -33,8 +34,7 @@ class Unlocked:
     Args:
         cohort: searched and locked images, decoded.
         seen: the locked images that the search has seen in another copy, sorted ids: those that share a group with a
-            searched image (``Entry.group``), and those nearly equal to one (``Cohort.near_duplicates``, which lists
-            ``MAX_PAIRS`` pairs at most: where it is full, these are not all).
+            searched image (``Entry.group``), and those nearly equal to one (``alike_across``).
     """
 
     cohort: Cohort
@@ -158,11 +158,8 @@ def _content(row: LabelledImage) -> str:
 def _seen(cohort: Cohort, locked: Collection[str]) -> tuple[str, ...]:
     """The ids of locked images that have a copy, or a patient, on the other side."""
     groups = {entry.group for entry in cohort.entries if entry.id not in locked}
-    seen = {entry.id for entry in cohort.entries if entry.id in locked and entry.group in groups}
-    for one, other in cohort.near_duplicates:
-        if (one in locked) != (other in locked):
-            seen.add(one if one in locked else other)
-    return tuple(sorted(seen))
+    shared = {entry.id for entry in cohort.entries if entry.id in locked and entry.group in groups}
+    return tuple(sorted(shared | (alike_across(cohort, locked) & set(locked))))
 
 
 def _check_sides(table: LabelTable, held: LabelTable, kept: LabelTable) -> None:

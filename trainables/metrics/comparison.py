@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from spaces.protocol import Protocol
 from trainables.metrics.classification import Floats, Ints, checked
 from trainables.metrics.intervals import resampled_patients, weighted_scores
 
@@ -25,7 +27,7 @@ class PairedComparison:
         high: upper end.
         t: the statistic.
         p_value: two-sided.
-        n: number of evaluations.
+        n: number of differences that were tested.
     """
 
     mean: float | None
@@ -105,6 +107,30 @@ def corrected_resampled_t_test(
         p_value=float(2 * stats.t.sf(abs(mean / error), count - 1)),
         n=count,
     )
+
+
+def compare_evaluations(
+    differences: Mapping[int, float], protocol: Protocol, *, evaluations: int, n_train: int, n_test: int
+) -> PairedComparison:
+    """The corrected resampled t-test over the evaluations of two trials, those of the same test images averaged first.
+
+    Only folds are drawn afresh by each repeat. The repeats of a site or of a fixed validation part share all their test
+    images: taken for evaluations of their own they would find differences that are chance of these images. Sites are as
+    many differences as there are sites; a fixed part is a single one, of which nothing but the mean is defined.
+
+    Args:
+        differences: first policy's score minus second's, by the number of the evaluation.
+        protocol: how both trials were judged.
+        evaluations: of a complete trial, without those on the locked test set.
+        n_train: images that one evaluation trains on.
+        n_test: images that it tests on.
+    """
+    if protocol.kind == "folds":
+        return corrected_resampled_t_test(list(differences.values()), n_train=n_train, n_test=n_test)
+    alike: dict[int, list[float]] = {}
+    for number, difference in differences.items():
+        alike.setdefault(number % (evaluations // protocol.repeats), []).append(difference)
+    return corrected_resampled_t_test(list(map(statistics.fmean, alike.values())), n_train=n_train, n_test=n_test)
 
 
 def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trainables.data.cohort_building import group_names
+from trainables.data.digests import pixel_digest
 from trainables.data.image_set import ImageSet
 
 ORIENTATIONS = 8
@@ -154,8 +156,9 @@ def find_copies(train: ImageSet, synthetic: ImageSet, features: Features, *, dev
     A synthetic image is a copy if its distance to the nearest training image, over the eight flips and rotations, is
     at or below the 1st percentile of the training images' distances, computed alike, to images of other patients.
     Leaving out only the image itself would miss copies: a patient's adjacent slices make that percentile nearly zero.
-    Where patients are not known (each image counts as its own) the rate errs to the low side for that reason. Of
-    independent real images about one in a hundred lies within the threshold.
+    Where patients are not known (each image counts as its own) the rate errs to the low side for that reason. Images
+    that are equal in some orientation show one patient under several names: as of others they would make the
+    percentile zero. Of independent real images about one in a hundred lies within the threshold.
 
     Args:
         train: the training fold's real images, with their patients; at least one.
@@ -164,7 +167,8 @@ def find_copies(train: ImageSet, synthetic: ImageSet, features: Features, *, dev
         device: where the distances are computed.
 
     Returns:
-        The rates and the closest pairs; rates are None where there are no synthetic images or only one patient.
+        The rates and the closest pairs; rates are None where there are no synthetic images or all training images are
+        of one patient.
 
     Raises:
         ValueError: no training images, or images of another size.
@@ -180,9 +184,10 @@ def find_copies(train: ImageSet, synthetic: ImageSet, features: Features, *, dev
         "pixels": lambda images_NCHW: images_NCHW.flatten(1).to(device),
         "features": lambda images_NCHW: features(images_NCHW).to(device).double(),
     }
-    if not len(synthetic) or len(set(train.patients)) < 2:
+    codes_N = _codes(train)
+    if not len(synthetic) or not codes_N.any():
         return Copies(rate=None, rate_pixels=None, rate_features=None, pairs=())
-    found = {space: _search(train, synthetic, vectors) for space, vectors in spaces.items()}
+    found = {space: _search(train, codes_N, synthetic, vectors) for space, vectors in spaces.items()}
     rates = {space: float((each.distance_M <= each.limit).double().mean()) for space, each in found.items()}
     space: Space = "features" if rates["features"] > rates["pixels"] else "pixels"
     return Copies(
@@ -203,10 +208,10 @@ class _Found:
     limit: float
 
 
-def _search(train: ImageSet, synthetic: ImageSet, vectors: Features) -> _Found:
+def _search(train: ImageSet, codes_N: Tensor, synthetic: ImageSet, vectors: Features) -> _Found:
     """Search for training and synthetic images in one go, so that their distances are computed alike."""
     count, upright_ND = len(train), vectors(train.images_NCHW)
-    codes_N = _codes(train.patients).to(upright_ND.device)
+    codes_N = codes_N.to(upright_ND.device)
     found = nearest(
         torch.cat([upright_ND, vectors(synthetic.images_NCHW)]),
         lambda orientation: vectors(turned(train.images_NCHW, orientation)),
@@ -221,9 +226,14 @@ def _search(train: ImageSet, synthetic: ImageSet, vectors: Features) -> _Found:
     )
 
 
-def _codes(patients: Sequence[str]) -> Tensor:
-    """int64 (N,): equal numbers for equal names, from 0."""
-    return torch.from_numpy(np.unique(np.asarray(patients), return_inverse=True)[1])
+def _codes(train: ImageSet) -> Tensor:
+    """int64 (N,), from 0: equal for images of one patient, for images that are equal in some orientation, and so on."""
+    digests_ON = [
+        [pixel_digest(image_HW) for image_HW in turned(train.images_NCHW, orientation)[:, 0].numpy()]
+        for orientation in range(ORIENTATIONS)
+    ]
+    groups = group_names(train.patients, [min(each) for each in zip(*digests_ON, strict=True)])
+    return torch.from_numpy(np.unique(groups, return_inverse=True)[1])
 
 
 def _closest(train: ImageSet, synthetic: ImageSet, found: _Found, space: Space) -> tuple[ClosePair, ...]:

@@ -164,6 +164,35 @@ def test_a_class_of_one_patient_cannot_be_held_out() -> None:
 
 
 @pytest.mark.parametrize(
+    ("patients", "share", "found", "enough"),
+    [
+        ((3, 3), 0.15, "1 patient; expected at least 2", "0.33 or more"),
+        ((4, 4, 4), 0.15, "2 patients; expected at least 3", "0.25 or more"),
+        ((2, 20), 0.15, "4 patients; expected at least 6", "0.27 or more"),
+        ((2, 3, 9), 0.9, "13 patients; expected at most 9", "0.64 or less"),
+    ],
+)
+def test_a_share_that_cannot_reach_every_class_is_refused_with_one_that_does(
+    patients: tuple[int, ...], share: float, found: str, enough: str
+) -> None:
+    labels = [label for label, count in enumerate(patients) for _ in range(count)]
+    names = [f"p{number}" for number in range(len(labels))]
+    with pytest.raises(
+        DataError, match=rf"both sides: that is {found}, .*Give {enough} \(--validation or --lock-test\)"
+    ):
+        hold_out(labels, names, share=share, seed=0, what="a test")
+    chosen = hold_out(labels, names, share=float(enough.split()[0]), seed=0, what="a test")
+    assert {labels[index] for index in chosen} == set(labels)
+
+
+def test_only_a_class_of_one_patient_is_said_to_have_too_few() -> None:
+    with pytest.raises(DataError, match="expected at least 2 patients of each class"):
+        hold_out([0, 1, 1, 1], list("abcd"), share=0.25, seed=0, what="a test")
+    with pytest.raises(DataError, match=r"no choice of whole patients was found\. Add patients"):
+        hold_out([0, 0, 1, 1, 2, 2], list("acabbc"), share=0.4, seed=0, what="a test")
+
+
+@pytest.mark.parametrize(
     "wrong",
     [{"folds": 1}, {"folds": 3, "repeats": 0}, {"folds": 3, "validation": 0.6}, {"folds": 3, "test_repeats": -1}],
 )

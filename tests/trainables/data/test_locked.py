@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import trainables.data.cohort_building as building_module
-from spaces.protocol import OWN_SPLITS
+import trainables.data.near_duplicates as near_duplicates_module
+from spaces.protocol import OWN_SPLITS, Protocol
 from tests.trainables.conftest import write_images
 from trainables.data.decoding import Bad, Decoded
+from trainables.data.evaluations import evaluations
 from trainables.data.labels import LabelTable
 from trainables.data.locked import LockedTest, has_part, lock
+from trainables.data.near_duplicates import MAX_PAIRS
 from trainables.data.source import Source
 from trainables.errors import DataError
 
@@ -158,10 +162,10 @@ def test_a_split_file_must_name_every_image_and_no_other(folder: Path) -> None:
     file = Path(parts_file(folder, ("train", "val", "test")))
     text = file.read_text()
     file.write_text(text.replace("bright-1-0.png,train\n", ""))
-    with pytest.raises(DataError, match=r"1 image has a fault .* 'bright-1-0.png' has no part"):
+    with pytest.raises(DataError, match=r"1 image has no part in '.*', such as 'bright-1-0\.png'; expected"):
         Source(data=str(folder), split_file=str(file)).table()
     file.write_text(text + "other.png,train\n")
-    with pytest.raises(DataError, match=r"'other.png' is no image of the data"):
+    with pytest.raises(DataError, match=r"1 name in '.*' is no image of the data, such as 'other\.png'; expected"):
         Source(data=str(folder), split_file=str(file)).table()
     file.write_text(text.replace(",test", ",exam"))
     with pytest.raises(DataError, match="has the split 'exam'"):
@@ -206,7 +210,7 @@ def test_a_split_file_may_name_images_by_their_whole_paths(folder: Path) -> None
 def test_several_images_without_a_part_are_counted_in_the_plural(folder: Path) -> None:
     file = Path(parts_file(folder, ("train", "val", "test")))
     file.write_text("\n".join(line for line in file.read_text().splitlines() if not line.startswith("bright-1-")))
-    with pytest.raises(DataError, match=r"2 images have a fault"):
+    with pytest.raises(DataError, match=r"2 images have no part in"):
         Source(data=str(folder), split_file=str(file)).table()
 
 
@@ -233,7 +237,7 @@ def test_empty_rows_of_a_split_file_count_for_nothing_and_short_ones_have_no_par
     file.write_text(text.replace("\n", "\n\n,\n \n", 1))
     assert has_part(Source(data=str(folder), split_file=str(file)).table(), "val")
     file.write_text(text.replace("bright-1-0.png,train", "bright-1-0.png"))
-    with pytest.raises(DataError, match=r"1 image has a fault .* 'bright-1-0.png' has no part"):
+    with pytest.raises(DataError, match=r"1 image has no part in '.*', such as 'bright-1-0\.png'; expected"):
         Source(data=str(folder), split_file=str(file)).table()
 
 
@@ -301,6 +305,17 @@ def test_an_archive_loses_its_locked_images_only(tmp_path: Path) -> None:
     np.testing.assert_array_equal(cohort.pixels(0), arrays["train_images"][0])
 
 
+def locked_archive(folder: Path, images: Mapping[str, NDArray[np.uint8]]) -> LockedTest:
+    """An archive of images by parts, whose part "test" is locked."""
+    arrays = {f"{part}_images": each for part, each in images.items()}
+    labels = {f"{part}_labels": (np.arange(len(each)) % 2)[:, None].astype(np.uint8) for part, each in images.items()}
+    np.savez(folder / "set.npz", **arrays, **labels)  # type: ignore[arg-type]
+    source = Source(data=str(folder / "set.npz"), split_file=OWN_SPLITS)
+    locked = lock(source.table(), source, share=None, seed=0)
+    assert locked is not None
+    return locked
+
+
 def test_unlocking_an_archive_names_the_locked_images_that_the_search_has_seen(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = {part: rng.integers(0, 200, (8, 32, 32)).astype(np.uint8) for part in ("train", "val", "test")}
@@ -308,13 +323,31 @@ def test_unlocking_an_archive_names_the_locked_images_that_the_search_has_seen(t
     images["test"][4] = images["val"][1] + 9  # nearly equal to one
     images["test"][6] = images["test"][7] + 9  # nearly equal among the locked
     images["train"][0] = images["val"][0] + 9  # and among the searched
-    parts = {f"{part}_images": each for part, each in images.items()}
-    labels = {f"{part}_labels": (np.arange(8) % 2)[:, None].astype(np.uint8) for part in images}
-    np.savez(tmp_path / "set.npz", **parts, **labels)  # type: ignore[arg-type]
-    source = Source(data=str(tmp_path / "set.npz"), split_file=OWN_SPLITS)
-    locked = lock(source.table(), source, share=None, seed=0)
-    assert locked is not None
+    locked = locked_archive(tmp_path, images)
     assert locked.unlock(cache=tmp_path / "cache").seen == ("test/000002", "test/000004")
+
+
+def test_copies_of_locked_images_are_kept_back_however_many_others_are_nearly_equal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    images = {part: rng.integers(0, 200, (50, 32, 32)).astype(np.uint8) for part in ("train", "val", "test")}
+    images["test"][:46] = images["test"][0] + np.arange(46, dtype=np.uint8)[:, None, None]  # 1,035 pairs
+    images["test"][48] = images["train"][5] + 9
+    images["val"][7] = images["test"][49] + 9
+    images["train"][8] = images["val"][8] + 9
+    locked = locked_archive(tmp_path, images)
+    opened = locked.unlock(cache=tmp_path / "cache")
+    assert len(opened.cohort.near_duplicates) == MAX_PAIRS
+    assert opened.seen == ("test/000048", "test/000049")
+    split = evaluations(opened.cohort, Protocol(folds=2, test_repeats=1), seed=0, locked=locked.ids)[-1]
+    taught = {opened.cohort.entries[index].id for index in split.train}
+    searched = {entry.id for entry in opened.cohort.entries} - set(locked.ids)
+    assert searched - taught == {"train/000005", "val/000007"}
+    monkeypatch.setattr(near_duplicates_module, "MAX_PAIRS", 10**6)
+    listed = locked.unlock(cache=tmp_path / "another")
+    assert len(listed.cohort.near_duplicates) == 46 * 45 / 2 + 3
+    assert listed.seen == opened.seen
 
 
 def test_all_images_of_a_locked_patient_are_seen_once_one_has_equal_pixels_in_another_file(

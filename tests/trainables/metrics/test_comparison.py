@@ -6,9 +6,11 @@ import pytest
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from spaces.protocol import Protocol
 from trainables.metrics.comparison import (
     PairedComparison,
     PairedDifference,
+    compare_evaluations,
     corrected_resampled_t_test,
     holm,
     paired_difference_by_patient,
@@ -94,6 +96,39 @@ def test_one_difference_seen_every_time_is_no_certainty() -> None:
 def test_unusable_differences_are_an_error(differences: list[float], sizes: tuple[int, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         corrected_resampled_t_test(differences, n_train=sizes[0], n_test=sizes[1])
+
+
+def test_evaluations_on_splits_of_their_own_are_tested_one_by_one() -> None:
+    values = [0.02, 0.03, 0.05, 0.04]
+    found = compare_evaluations(
+        dict(enumerate(values)), Protocol(folds=2, repeats=2), evaluations=4, n_train=80, n_test=20
+    )
+    assert found == corrected_resampled_t_test(values, n_train=80, n_test=20)
+
+
+def test_evaluations_of_the_same_test_images_are_averaged_as_far_as_they_are_there() -> None:
+    found, single = (
+        compare_evaluations(
+            {0: 0.25, 1: 0.5, 3: 0.75, 4: 0.25}, Protocol(kind=kind, repeats=6 // apart), evaluations=6,
+            n_train=80, n_test=20,
+        )
+        for kind, apart in (("sites", 3), ("split", 1))
+    )  # fmt: skip
+    assert found == corrected_resampled_t_test([0.5, 0.375], n_train=80, n_test=20)
+    assert single == corrected_resampled_t_test([0.4375], n_train=80, n_test=20)
+
+
+@pytest.mark.parametrize(("sites", "repeats"), [(2, 5), (3, 5), (5, 2)])
+def test_repeating_sites_makes_no_difference_of_chance_a_finding(sites: int, repeats: int) -> None:
+    protocol, rng, found = Protocol(kind="sites", repeats=repeats), np.random.default_rng(0), 0
+    for _ in range(1000):
+        by_site, by_training = rng.normal(size=sites), rng.normal(0, 0.1, size=(repeats, sites))
+        tested = compare_evaluations(
+            dict(enumerate((by_site + by_training).ravel())), protocol, evaluations=sites * repeats,
+            n_train=100 * (sites - 1), n_test=100,
+        )  # fmt: skip
+        found += tested.p_value is not None and tested.p_value < 0.05
+    assert found <= 60
 
 
 def test_holm_equals_a_case_worked_out_by_hand() -> None:

@@ -79,6 +79,22 @@ def test_leaving_out_only_the_image_itself_would_miss_them(train: ImageSet) -> N
     assert find(each_its_own, synthetic(with_noise(train.images_NCHW))).rate_pixels == 0.0
 
 
+@pytest.mark.parametrize("orientation", [0, 2, 5])
+def test_equal_images_of_two_patients_do_not_hide_copies(train: ImageSet, orientation: int) -> None:
+    renamed = train.subset(torch.arange(2 * SLICES))
+    twins = replace(
+        train,
+        images_NCHW=torch.cat([train.images_NCHW, turned(renamed.images_NCHW, orientation)]),
+        labels_N=torch.cat([train.labels_N, renamed.labels_N]),
+        ids=(*train.ids, *(f"{each} again" for each in renamed.ids)),
+        patients=(*train.patients, *(f"{each} again" for each in renamed.patients)),
+    )
+    images = synthetic(with_noise(train.images_NCHW))
+    found, alone = find(twins, images), find(train, images)
+    assert (found.rate, found.rate_pixels, found.rate_features) == (1.0, 1.0, 1.0)
+    assert found.pairs[0].threshold == pytest.approx(alone.pairs[0].threshold, rel=0.05)
+
+
 def test_held_out_real_images_are_no_copies(train: ImageSet) -> None:
     found = find(train, heart_set(40, seed=1))
     assert found.rate is not None
@@ -154,7 +170,12 @@ def test_pictures_of_pairs_use_the_whole_range() -> None:
 def test_with_one_patient_or_no_synthetic_images_the_rate_is_undefined(train: ImageSet) -> None:
     one = train.subset(torch.arange(SLICES))
     nothing = synthetic(train.images_NCHW[:0])
-    for found in (find(one, synthetic(train.images_NCHW)), find(train, nothing)):
+    twins = replace(one, images_NCHW=one.images_NCHW[:1].repeat(SLICES, 1, 1, 1), patients=one.ids)
+    for found in (
+        find(one, synthetic(train.images_NCHW)),
+        find(twins, synthetic(train.images_NCHW)),
+        find(train, nothing),
+    ):
         assert (found.rate, found.rate_pixels, found.rate_features, found.pairs) == (None, None, None, ())
 
 
