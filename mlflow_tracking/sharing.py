@@ -26,7 +26,7 @@ class Sharing:
         if not stages:
             return ""
         own = [key for key in stages if self.trained.get(key) == trial.id]
-        others = {self.trained.get(key, "an earlier search") for key in stages if key not in own}
+        others = {self.trained.get(key, "an earlier search or attempt") for key in stages if key not in own}
         users = {each for key in own for each in self.found.get(key, ()) if each != trial.id}
         parts = []
         if own:

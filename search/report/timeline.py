@@ -149,7 +149,7 @@ def shared_rows(facts: Facts) -> tuple[tuple[str, ...], ...]:
     rows = [
         (
             f"{name}, fold {fold}",
-            "an earlier search" if trainer is None else trainer.id,
+            "an earlier search or attempt" if trainer is None else trainer.id,
             f"{stage.seconds:.1f} s",
             _listed(users.get(key, [])),
             f"{stage.seconds * len(users.get(key, ())):.1f} s",

@@ -34,7 +34,7 @@ def test_a_generators_cost_is_told_with_who_trained_it_and_who_found_it_ready(tm
         "",
         "Generator: 30 s for 1 training; found ready, trained by t0000.",
         "Generator: 60 s for 2 trainings; trained here; 1 of them found ready, trained by t0000.",
-        "Generator: 12 s for 1 training; found ready, trained by an earlier search.",
+        "Generator: 12 s for 1 training; found ready, trained by an earlier search or attempt.",
     ]
 
 
