@@ -203,8 +203,8 @@ def test_a_search_in_virtual_time_decides_what_sampler_and_racing_decide_by_hand
     proposer = RandomProposer(SPACE, seed=3)
     trials: list[TrialResult] = []
     racing = Racing(objectives=(AUROC,), folds=4, max_copy_rate=None)
-    for number in range(12):
-        config = proposer.propose(number, trials) or {}
+    while (config := proposer.propose(len(trials), trials)) is not None:
+        number = len(trials)
         trial = TrialResult(
             id=f"t{number:04d}", config=config, reference=None, state="unfinished", folds=(), error=None, created=0.0,
             ended=None,
