@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -43,12 +43,6 @@ from trainables.data.format_checks import (
 from trainables.data.meta_image import check_meta, data_file_of, simple_pixels
 from trainables.data.untrusted import read_bytes
 from trainables.errors import DataError
-
-READER_VERSION = 2
-"""Raised by hand when the same file is read into other numbers; stored cohorts are then read anew.
-
-2: the spacing of a DICOM file is what its attributes say.
-"""
 
 MIN_SIDE = 8
 
@@ -76,19 +70,26 @@ class Picture:
 class _Format:
     """How one format is decoded: SimpleITK's plug-in, how its files begin, and whether a spacing is meant.
 
-    ``check`` may give what the pixels inflate to, where that has been found out.
+    ``check`` may give what the pixels inflate to, where that has been found out. ``version`` is raised by hand when the
+    same file is read into other numbers; stored cohorts with such files are then read anew.
     """
 
     image_io: str
     magic: tuple[bytes, ...]
     has_spacing: bool
     check: Callable[[bytes, Path], bytes | None]
+    version: int = 1
 
 
 def format_of(path: Path) -> str | None:
     """The supported extension that a file name ends in, such as ".nii.gz"; None for any other file."""
     name = path.name.lower()
     return next((extension for extension in EXTENSIONS if name.endswith(extension)), None)
+
+
+def reader_version(files: Iterable[Path]) -> int:
+    """The version of the reader of some files, the newest among their formats."""
+    return max((FORMATS[known].version for file in files if (known := format_of(file)) is not None), default=1)
 
 
 def read_picture(path: Path, *, slice_rule: SliceRule = None) -> Picture:
@@ -310,7 +311,8 @@ FORMATS: Mapping[str, _Format] = {
     ".mhd": _META,
     ".nii": _NIFTI,
     ".nii.gz": _NIFTI,
-    ".dcm": _Format(image_io="GDCMImageIO", magic=(), has_spacing=True, check=check_dicom),
+    # version 2: the spacing is what the attributes say
+    ".dcm": _Format(image_io="GDCMImageIO", magic=(), has_spacing=True, check=check_dicom, version=2),
     ".png": _Format(image_io="PNGImageIO", magic=(b"\x89PNG\r\n\x1a\n",), has_spacing=False, check=check_png),
     ".jpg": _JPEG,
     ".jpeg": _JPEG,

@@ -25,7 +25,7 @@ from trainables.data.cohort_building import build, refuse_bad
 from trainables.data.decoding import OnProgress
 from trainables.data.digests import file_digest, plain_digest
 from trainables.data.labels import LabelledImage, LabelTable, read_labels
-from trainables.data.readers import READER_VERSION, SliceRule, companions
+from trainables.data.readers import SliceRule, companions, reader_version
 from trainables.errors import DataError
 from trainables.files import temporary_for, writer_of
 from trainables.leases import Lease, held, is_gone
@@ -108,7 +108,7 @@ def table_digest(table: LabelTable, *, slice_rule: SliceRule = None, is_phantom:
         [row.id, row.label, row.patient, row.site, row.split, row.roi, [contents[file] for file in its]]
         for row, its in zip(table.rows, files_of_rows, strict=True)
     ]
-    versions = [READER_VERSION, COHORT_VERSION, is_phantom, None if slice_rule is None else str(slice_rule)]
+    versions = [reader_version(files), COHORT_VERSION, is_phantom, None if slice_rule is None else str(slice_rule)]
     return plain_digest([versions, table.patients_known, rows, contents.get(table.data)])
 
 

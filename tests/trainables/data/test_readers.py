@@ -17,6 +17,7 @@ from trainables.data.readers import (
     format_of,
     read_mask_box,
     read_picture,
+    reader_version,
 )
 from trainables.errors import DataError
 
@@ -368,3 +369,9 @@ def test_multi_label_archives_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", train_labels=np.zeros((5, 14), int))
     with pytest.raises(DataError, match="one label an image"):
         read_npz_labels(tmp_path / "m.npz")
+
+
+def test_files_of_other_formats_are_not_read_anew_for_what_has_changed_in_one() -> None:
+    assert reader_version([Path("a.png"), Path("b.NII.GZ"), Path("archive.npz")]) == 1
+    assert reader_version([Path("a.png"), Path("b.DCM")]) == 2
+    assert reader_version([]) == 1
