@@ -81,12 +81,12 @@ class Draws:
             What ``draw`` gave, or, where it gave tried ones alone, one drawn from the space; None where all
             configurations have been tried.
         """
-        tried = {key_of(trial.config) for trial in trials}
         name = f"proposal{number}"
         for again in ("", *(f"/again{attempt}" for attempt in range(_REDRAWS))):
             drawn = (draw or self._sample)(name + again)
-            if key_of(drawn) not in tried:
+            if all(trial.config != drawn for trial in trials):
                 return drawn
+        tried = {key_of(trial.config) for trial in trials}
         return next((other for other in self._others(name) if key_of(other) not in tried), None)
 
     def _others(self, name: str) -> Iterable[Assignment]:
