@@ -28,8 +28,7 @@ _MOST_SIMULATED = 400
 """Trials; what more of them cost is taken in proportion, which is too much rather than too little."""
 CONFIRMATION_SHARE = 0.25
 """``search.confirm.SHARE``, which costs the import of Ray."""
-_STARTUP = 8
-_NEW_WITHIN = 5
+_STARTUP, _NEW_WITHIN, _PLAIN_DRAWS = 8, 5, 50
 _OBJECTIVE = Objective(name="balanced_accuracy", maximize=True)
 
 
@@ -178,7 +177,10 @@ class _OverGenerators(_Draws):
         rng = self._rng(number)
         drawn = self._space.sample(rng)
         generators = [trial.config for trial in trials if GENERATOR_NAME in trial.config]
-        new = number % (2 if number < _STARTUP else _NEW_WITHIN) == 0
+        new = number % _NEW_WITHIN == 0
+        if number < _STARTUP and not new:
+            more = (self._space.sample(rng) for _ in range(_PLAIN_DRAWS))
+            drawn = next((each for each in more if GENERATOR_NAME not in each), drawn)
         if new or not generators or drawn.get("mixer.name") not in SYNTHETIC_MIXERS:
             return drawn
         used = {name: value for name, value in rng.choice(generators).items() if name.startswith("generator.")}

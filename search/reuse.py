@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ from spaces.space import Assignment, Space
 from trainables.results import TrialResult
 from trainables.seeding import stream
 
-STARTUP = 5
+STARTUP = 8
 """Known trials, reference policies included, before anything is modelled."""
 NEW_WITHIN = 5
 """One of so many successive proposals, at least, is a generator that no trial had before."""
@@ -44,6 +44,8 @@ _TPE_EVERY = 4
 """How often TPE, which takes as long as all else, supplies a candidate."""
 _DRAWN, _NEAR, _BEST, _GENERATORS, _OVER = 16, 20, 8, 16, 4
 """Candidates: drawn from the space; near one of so many best trials; and over so many generators, so many settings."""
+_PLAIN_DRAWS = 50
+"""Draws from the space among which a configuration without a generator is looked for at first."""
 _MOST_DRAWN = 500
 """Draws from the space among which a new generator is looked for, where it is time for one."""
 _BLAS = ThreadpoolController()
@@ -135,9 +137,19 @@ class ReuseProposer:
         )
 
     def _first(self, number: int, scene: Scene, rng: random.Random) -> Assignment | None:
-        """A draw, every second time over a generator that is trained, or shared in training, if there is one."""
+        """A draw that needs no generator, unless it is time for a new one: it tells as much of all else for less.
+
+        Where every configuration needs one, every second draw is over one that is trained, or shared in training.
+
+        Source: the cost-effective initial design of Lee et al. 2020, "Cost-aware Bayesian optimization", section 3.1.
+        """
+        if self._is_time_for_a_new_one(scene):
+            return self._draws.untried(number, scene.trials)
+        plain = self._drawn(_PLAIN_DRAWS, scene, rng, lambda parts: parts is None)
+        if plain is not None:
+            return plain
         ready = [each for digest, each in scene.generators.items() if self._is_ready(digest, scene)]
-        if number % 2 and ready and not self._is_time_for_a_new_one(scene):
+        if number % 2 and ready:
             existing = rng.choice(ready)
             for _ in range(_OVER):
                 drawn = self._moves.over(existing.config, rng)
@@ -187,8 +199,7 @@ class ReuseProposer:
         for config in made:
             key = key_of(config)
             if key not in scene.tried and key not in found:
-                parts = self._catalogue.parts(config)
-                found[key] = _Candidate(config=config, parts=parts, row=self._row(config))
+                found[key] = self._candidate(config)
         fit = [each for each in found.values() if self._is_allowed(each, scene)]
         free = [each for each in fit if not self._would_wait(each, scene)]
         new = [each for each in free if each.parts is not None and each.parts.generator not in scene.generators]
@@ -199,12 +210,25 @@ class ReuseProposer:
 
     def _drawn_new(self, scene: Scene, rng: random.Random) -> list[_Candidate]:
         """A draw with a generator that does not exist yet; nothing where so many draws have none."""
-        for _ in range(_MOST_DRAWN):
+
+        def is_new(parts: Parts | None) -> bool:
+            return parts is not None and parts.generator not in scene.generators
+
+        config = self._drawn(_MOST_DRAWN, scene, rng, is_new)
+        return [] if config is None else [self._candidate(config)]
+
+    def _drawn(
+        self, most: int, scene: Scene, rng: random.Random, is_wanted: Callable[[Parts | None], bool]
+    ) -> Assignment | None:
+        """The first of so many draws that has not been tried and has the parts that are wanted; None: there is none."""
+        for _ in range(most):
             config = self._space.sample(rng)
-            parts = self._catalogue.parts(config)
-            if parts is not None and parts.generator not in scene.generators and key_of(config) not in scene.tried:
-                return [_Candidate(config=config, parts=parts, row=self._row(config))]
-        return []
+            if is_wanted(self._catalogue.parts(config)) and key_of(config) not in scene.tried:
+                return config
+        return None
+
+    def _candidate(self, config: Assignment) -> _Candidate:
+        return _Candidate(config=config, parts=self._catalogue.parts(config), row=self._row(config))
 
     def _is_allowed(self, candidate: _Candidate, scene: Scene) -> bool:
         existing = scene.generators.get(candidate.parts.generator) if candidate.parts else None

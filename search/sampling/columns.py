@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,8 @@ def unit(parameter: Parameter, value: Value) -> float | None:
 class Columns:
     """The columns of a space.
 
-    ``generator`` and ``downstream`` are the indices of those that a generator depends on and of all others.
+    ``generator`` and ``downstream`` are the indices of those that a generator depends on and of all others;
+    ``downstream_settings`` has the latter for each setting.
     """
 
     space: Space
@@ -61,21 +63,23 @@ class Columns:
     width: int
     generator: tuple[int, ...]
     downstream: tuple[int, ...]
+    downstream_settings: tuple[tuple[int, ...], ...]
 
     @classmethod
     def of(cls, space: Space) -> Columns:
         """Lay out the columns of a space: dimensions in their order."""
         places: list[tuple[Dimension, int]] = []
-        halves: dict[bool, list[int]] = {True: [], False: []}
+        halves: dict[bool, list[tuple[int, ...]]] = {True: [], False: []}
         width = 0
         for dimension in space.dimensions:
             parameter = dimension.parameter
             is_plain = isinstance(parameter, Choice) and ascending(parameter) is None
             many = len(parameter.options) if is_plain and isinstance(parameter, Choice) else 1
             places.append((dimension, width))
-            halves[dimension.name.startswith(_BEFORE)] += range(width, width + many)
+            halves[dimension.name.startswith(_BEFORE)].append(tuple(range(width, width + many)))
             width += many
-        return cls(space, tuple(places), width, tuple(halves[True]), tuple(halves[False]))
+        generator, downstream = (tuple(chain.from_iterable(halves[half])) for half in (True, False))
+        return cls(space, tuple(places), width, generator, downstream, tuple(halves[False]))
 
     def row(self, config: Mapping[str, Value]) -> FloatArray:
         """A configuration of the space as ``width`` numbers in [0, 1]."""

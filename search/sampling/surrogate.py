@@ -11,11 +11,13 @@ from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.special import ndtr
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, Matern
+from sklearn.gaussian_process.kernels import ConstantKernel, Hyperparameter, Kernel, Matern, StationaryKernelMixin
 
 from search.sampling.columns import Columns, FloatArray
 
 _ROUNDS = 20
+_WEIGHTS = (0.05, 4.0)
+"""Between what a part's variance, beside that of all values, is tuned."""
 _LEAST_NOISE = 1e-3
 """Variance of a value beside that of all values, whatever the folds say: equal columns do not compute equal scores."""
 
@@ -64,6 +66,45 @@ class _On(Matern):  # type: ignore[misc]
         return super().__call__(X[:, chosen], None if Y is None else Y[:, chosen], eval_gradient)
 
 
+class _OnEach(StationaryKernelMixin, Kernel):  # type: ignore[misc]
+    """A weighted sum of Matern's kernels (nu 5/2), one on each group of columns.
+
+    One kernel in place of a sum of many: scikit-learn looks all parameters of a sum up again for each of its parts.
+    """
+
+    def __init__(
+        self,
+        groups: tuple[tuple[int, ...], ...],
+        weights: FloatArray,
+        weights_bounds: tuple[float, float] = _WEIGHTS,
+        length_scale: float = 0.5,
+    ) -> None:
+        self.groups = groups
+        self.weights = weights
+        self.weights_bounds = weights_bounds
+        self.length_scale = length_scale
+
+    @property
+    def hyperparameter_weights(self) -> Hyperparameter:
+        """What is tuned."""
+        return Hyperparameter("weights", "numeric", self.weights_bounds, len(self.groups))
+
+    def __call__(self, X: FloatArray, Y: FloatArray | None = None, eval_gradient: bool = False) -> Any:
+        """The covariances of rows, as sklearn's kernels compute them."""
+        each = Matern(self.length_scale, nu=2.5)
+        parts_NMG = np.dstack(
+            [
+                weight * each(X[:, list(group)], None if Y is None else Y[:, list(group)])
+                for group, weight in zip(self.groups, self.weights, strict=True)
+            ]
+        )
+        return (parts_NMG.sum(2), parts_NMG) if eval_gradient else parts_NMG.sum(2)
+
+    def diag(self, X: FloatArray) -> FloatArray:
+        """The variances of rows."""
+        return np.full(len(X), self.weights.sum())
+
+
 class _Offset(ConstantKernel):  # type: ignore[misc]
     """What all rows of one source have in common: one in that source's column, an unknown constant in their values."""
 
@@ -89,20 +130,27 @@ class _Offset(ConstantKernel):  # type: ignore[misc]
 
 
 def kernel(columns: Columns, sources: int) -> Kernel:
-    """What is assumed of scores: a part of the generator, one of all else, one of both together.
+    """What is assumed of scores: a part of the generator, one of all else, one of both, one of each downstream setting.
+
+    The last ones say early what a setting does whatever the others are, such as a learning rate that is too high: what
+    all configurations together tell of it, fewer trials tell than of any two settings at once (additive Gaussian
+    processes, Duvenaud et al. 2011). A generator's settings have none: few generators are tried.
 
     Args:
         columns: of the rows; ``sources`` more columns follow, in which a row of another fidelity has a one.
         sources: how many other fidelities there are.
     """
 
-    def part(chosen: Sequence[int], weight: float) -> Kernel:
-        return ConstantKernel(weight, (0.05, 4.0)) * _On(tuple(chosen))
+    def part(chosen: Sequence[int]) -> Kernel:
+        return ConstantKernel(0.3, _WEIGHTS) * _On(tuple(chosen))
 
-    whole = part(range(columns.width + sources), 0.3)
-    parts = [part(half, 0.5) for half in (columns.generator, columns.downstream) if half]
+    whole = part(range(columns.width + sources))
+    parts = [part(half) for half in (columns.generator, columns.downstream) if half]
     for each in parts if len(parts) > 1 else []:
         whole = whole + each
+    settings = columns.downstream_settings
+    if len(settings) > 1:
+        whole = whole + _OnEach(settings, np.full(len(settings), 0.3))
     return whole + _Offset(tuple(range(columns.width, columns.width + sources))) if sources else whole
 
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.gaussian_process.kernels import Matern
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from search.objectives import Objective
-from search.reuse import NEW_WITHIN, SHARED_BEFORE, ReuseProposer
+from search.reuse import NEW_WITHIN, SHARED_BEFORE, STARTUP, ReuseProposer
 from search.sampling.columns import Columns
 from search.sampling.costs import REST, TRAINING, Costs, Measured
 from search.sampling.earlier import EarlierTrial
@@ -79,7 +80,7 @@ def test_dear_generators_are_used_again_and_free_ones_are_not_clung_to(dear: lis
 
     def share_new(seconds: float) -> int:
         trials = [trial(number, config, training=seconds) for number, config in enumerate(large)]
-        return sum(are_new([*trials, trial(30, config)])[-1] for config in proposals(trials, 8))
+        return sum(are_new([*trials, trial(30, config)])[-1] for config in proposals(trials, 16))
 
     assert share_new(1000.0) == 0
     assert share_new(0.0) > 2
@@ -94,6 +95,20 @@ def test_what_is_found_is_good_and_tried_once(dear: list[TrialResult]) -> None:
 def test_one_of_five_successive_proposals_has_a_new_generator(dear: list[TrialResult]) -> None:
     new = are_new(dear)
     assert all(any(new[at : at + NEW_WITHIN]) for at in range(len(new) - NEW_WITHIN + 1))
+
+
+def test_a_search_starts_without_generators_while_no_new_one_is_due_and_there_are_such_configurations() -> None:
+    started = [each.config for each in search(STARTUP)]
+    assert ["generator.name" in each for each in started[:3]] == [True, False, False]
+    assert sum("generator.name" not in each for each in started) == 2  # all that there are: mixup, affine or not
+
+
+def test_where_every_configuration_needs_a_generator_every_second_first_one_is_over_one_that_is_there() -> None:
+    always, _ = TOY.fix("mixer.name", "genmix")
+    ours = ReuseProposer(always, seed=0, budget=QUICK, objectives=AUROC)
+    trials = [trial(number, {**BEST, "affine": False, "synthetic.ratio": 0.5 + number}) for number in range(2)]
+    over, fresh = ours.propose(1, trials[:1]), ours.propose(2, trials)
+    assert [generator_of(each or {}, QUICK) == generator_of(BEST, QUICK) for each in (over, fresh)] == [True, False]
 
 
 def test_a_resumed_search_proposes_what_the_undisturbed_one_did(dear: list[TrialResult]) -> None:
@@ -123,7 +138,7 @@ def proposals(trials: list[TrialResult], many: int = 6, **given: object) -> list
 
 def test_a_generator_that_is_being_trained_is_shared_by_as_many_trials_as_have_a_fold_to_train() -> None:
     digest = generator_of(BEST, QUICK)
-    far = [each.config for each in drawn(60) if float(each.config.get("generator.gamma", 0.0)) > 0.02][:12]
+    far = [each.config for each in drawn(200) if float(each.config.get("generator.gamma", 0.0)) > 0.02][:12]
     before = [trial(number, config) for number, config in enumerate(far[:9])]
     after = [trial(number, config) for number, config in enumerate(far[9:], start=10)]
 
@@ -320,6 +335,29 @@ def test_an_offset_between_fidelities_is_learnt() -> None:
     ahead = [trial(number, TOY.sample(random.Random(number))) for number in range(12, 40)]
     found, _ = posterior.at(np.stack([np.append(columns.row(each.config), 0) for each in ahead]))
     assert np.abs(found - [score(each.config) for each in ahead]).mean() < 0.03
+
+
+def test_each_downstream_setting_has_a_part_of_its_own_in_what_is_assumed_of_scores() -> None:
+    columns = Columns.of(TOY)
+    rows = np.stack([columns.row(each.config) for each in drawn(9)])
+    assumed = kernel(columns, 0)
+    weights = np.linspace(0.1, 0.7, len(assumed.theta))
+    assumed = assumed.clone_with_theta(np.log(weights))
+    settings = [(0, 1, 2), (8,), (9,), (10, 11)]
+    assert columns.downstream == (0, 1, 2, 8, 9, 10, 11)
+    halves = [range(12), range(3, 8), columns.downstream]
+    places = [*zip(halves, weights[:6:2], weights[1:6:2], strict=True)]
+    places += [(each, weight, 0.5) for each, weight in zip(settings, weights[6:], strict=True)]
+    expected = sum(weight * Matern(scale, nu=2.5)(rows[:, list(chosen)]) for chosen, weight, scale in places)
+    assert assumed(rows) == pytest.approx(expected)
+    assert assumed(rows[:4], rows) == pytest.approx(expected[:4])
+    assert assumed.diag(rows) == pytest.approx(np.diag(expected))
+    _, gradient = assumed(rows, eval_gradient=True)
+    for at in range(len(weights)):
+        step = np.zeros(len(weights))
+        step[at] = 1e-5
+        up, down = (assumed.clone_with_theta(assumed.theta + each)(rows) for each in (step, -step))
+        assert gradient[:, :, at] == pytest.approx((up - down) / 2e-5, abs=1e-6)
 
 
 def test_fold_effects_are_those_of_least_squares() -> None:
