@@ -30,7 +30,7 @@ def chosen_space(name: str | Space, fixed: Sequence[str], budget: Budget) -> tup
     Args:
         name: of a named space, or the path of a .yaml file; or a space itself.
         fixed: what was given with ``--set``, in order.
-        budget: supplies defaults.
+        budget: supplies the defaults of named spaces.
 
     Returns:
         The space, and a sentence for each consequence that the user may not expect.
@@ -43,7 +43,7 @@ def chosen_space(name: str | Space, fixed: Sequence[str], budget: Budget) -> tup
         .with_choices(PRETRAINED, absolute)
         .with_choices(WEIGHTS, absolute)
     )
-    space = loaded.with_defaults(budget.settings, generators=budget.generators)
+    space = of_budget(loaded, budget)
     notes: list[str] = []
     gone: dict[str, str] = {}
     for assignment in fixed:
@@ -61,6 +61,11 @@ def chosen_space(name: str | Space, fixed: Sequence[str], budget: Budget) -> tup
     space = space.narrowed()
     check_space(space, budget)
     return space, notes
+
+
+def of_budget(space: Space, budget: Budget) -> Space:
+    """A named space with the defaults of a budget; one of the user's own as it is written."""
+    return space.with_defaults(budget.settings, generators=budget.generators) if space.name in PRESETS else space
 
 
 def _fix(

@@ -132,8 +132,11 @@ def confirm_at_the_end(
     elif resources.time_budget is not None and resources.time_budget < 1:
         reason = "no time is left"
     elif confirmation is None:
-        chosen = affordable_plan(search)
-        reason = f"it would cost more than {SHARE:.0%} of the search" if chosen is None else None
+        try:
+            chosen = affordable_plan(search)
+            reason = f"it would cost more than {SHARE:.0%} of the search" if chosen is None else None
+        except InputError as error:
+            reason = str(error)
     if reason is not None:
         _say_not_confirmed(search, console, reason)
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -278,17 +278,20 @@ def trial_config(flat: Mapping[str, Value], budget: Budget) -> TrialConfig:
     if settings:
         name = min(settings)
         chosen = f"mixer.name={mixer_type.name}, generator.name={generator_type.name}"
-        raise ConfigError(f"'{name}' is no setting of {chosen}; {nearest(name, _names_of(config))}.")
+        valid = names_under(mixer_type.name, generator_type.name)
+        raise ConfigError(f"'{name}' is no setting of {chosen}; {nearest(name, valid)}.")
     return config
 
 
-def _names_of(config: TrialConfig) -> list[str]:
-    """The flat names that a configuration with these components understands."""
-    names = ["affine", "mixer.name", "generator.name"]
-    for group in ("preprocess", "generator", "synthetic", "mixer", "classifier"):
-        part = getattr(config, group)
-        names += [f"{group}.{field.name}" for field in dataclasses.fields(part)] if part is not None else []
-    return names
+def names_under(mixer: str, generator: str) -> tuple[str, ...]:
+    """The flat names that a configuration with this mixer and this generator ("none": without one) understands."""
+    parts: list[tuple[str, type[Any]]] = [
+        ("preprocess", PreprocessConfig),
+        ("generator", GENERATORS[generator]),
+        ("mixer", MIXERS[mixer]),
+    ]
+    parts += [("synthetic", SyntheticConfig)] if generator != NoGeneratorConfig.name else []
+    return _flat_names([*parts, ("classifier", ClassifierConfig)])
 
 
 def _component(registry: Mapping[str, type[Any]], name: str, value: Value) -> type[Any]:
@@ -320,6 +323,9 @@ def known_names() -> tuple[str, ...]:
     """Every flat name that some configuration understands."""
     groups: list[tuple[str, type[Any]]] = [("preprocess", PreprocessConfig), ("synthetic", SyntheticConfig)]
     groups += [("generator", each) for each in GENERATORS.values()] + [("mixer", each) for each in MIXERS.values()]
-    groups.append(("classifier", ClassifierConfig))
+    return _flat_names([*groups, ("classifier", ClassifierConfig)])
+
+
+def _flat_names(groups: Sequence[tuple[str, type[Any]]]) -> tuple[str, ...]:
     names = {f"{group}.{field.name}" for group, kind in groups for field in dataclasses.fields(kind)}
     return tuple(sorted(names | {"affine", "mixer.name", "generator.name"}))

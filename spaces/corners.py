@@ -1,15 +1,20 @@
-"""What holds for every configuration that a space can propose, seen at its corners."""
+"""What holds for every configuration that a space can propose, seen at its corners and in some draws."""
 
 from __future__ import annotations
 
 import itertools
+import math
+import random
 
 from spaces.budget import Budget
 from spaces.config import known_names, trial_config
 from spaces.errors import ConfigError, SpaceError, nearest
-from spaces.parameter import Choice
+from spaces.parameter import Choice, Float
+from spaces.reference import reference_policies
 from spaces.space import Assignment, Dimension, Space, When
 
+_DRAWS = 200
+"""Configurations that are looked at beside the corners: what two settings exclude together shows in few of them."""
 PATIENCE = "classifier.patience"
 
 
@@ -22,7 +27,7 @@ def stops_early(space: Space, budget: Budget) -> bool:
 
 
 def check_space(space: Space, budget: Budget) -> None:
-    """Check that every corner of a space is a configuration that a trial can run.
+    """Check that a space's corners, its reference policies and some draws are configurations that a trial can run.
 
     Raises: SpaceError, naming the first setting whose name or value no trial understands.
     """
@@ -36,12 +41,29 @@ def check_space(space: Space, budget: Budget) -> None:
         error = refusal(space, dimension, budget)
         if error is not None:
             raise SpaceError(f"space '{space.name}': {error}")
+    for name, policy in reference_policies(space).items():
+        try:
+            trial_config(policy, budget)
+        except ConfigError as error:
+            raise SpaceError(
+                f"space '{space.name}': its reference policy '{name}' is no configuration: {error}"
+            ) from None
+    for number in range(_DRAWS):
+        try:
+            trial_config(space.sample(random.Random(number)), budget)  # noqa: S311 - no secret
+        except ConfigError as error:
+            raise SpaceError(
+                f"space '{space.name}' proposes what is no configuration: {error} Narrow it, or put such values under "
+                f"conditions."
+            ) from None
 
 
 def refusal(space: Space, dimension: Dimension, budget: Budget) -> ConfigError | None:
     """Why a value of a dimension makes no configuration, in the first corner where that is so."""
     parameter = dimension.parameter
     values = parameter.options if isinstance(parameter, Choice) else (parameter.low, parameter.high)
+    if isinstance(parameter, Float) and parameter.low < parameter.high:
+        values = (*values, parameter.low + (parameter.high - parameter.low) / math.pi)
     for above, value in itertools.product(_activations(space, dimension.when), values):
         try:
             trial_config(space.complete({**above, dimension.name: value}), budget)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from spaces.config import SYNTHETIC_MIXERS, names_under
+from spaces.generators import NoGeneratorConfig
 from spaces.paper_table import references_within
 from spaces.parameter import Value
 from spaces.presets import TABLES
@@ -49,5 +51,13 @@ def reference_policies(space: Space) -> dict[str, Assignment]:
         for dimension in space.dimensions:
             if dimension.when is not None and dimension.exists(chosen):
                 chosen.setdefault(dimension.name, dimension.parameter.default)
-        policies[name] = chosen
+        policies[name] = _understood(chosen)
     return references_within(space, policies) if space.name in TABLES else policies
+
+
+def _understood(policy: Assignment) -> Assignment:
+    """What a policy's own mixer and generator understand of it: a space may name settings without a condition."""
+    makes_images = policy["mixer.name"] in SYNTHETIC_MIXERS
+    generator = str(policy["generator.name"]) if makes_images else NoGeneratorConfig.name
+    names = set(names_under(str(policy["mixer.name"]), generator)) - ({"generator.name"} if not makes_images else set())
+    return {name: value for name, value in policy.items() if name in names}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from search.chosen_space import of_budget
 from search.commands import PROGRAM
 from search.started_with import SPACE_FILE, flags_of, in_words, is_named, locked_share, space_flag
 from spaces.budget import budget_named
@@ -59,8 +60,7 @@ def _same_file(record: SearchRecord) -> bool:
         loaded = space_from_yaml(record.space.to_yaml(), source=SPACE_FILE)
     except InputError:
         return False
-    same = loaded.with_defaults(budget.settings, generators=budget.generators).narrowed()
-    return same.digest == record.space.digest
+    return of_budget(loaded, budget).narrowed().digest == record.space.digest
 
 
 def _notes(record: SearchRecord, locked: LockedTest | None) -> Iterator[str]:

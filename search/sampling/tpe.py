@@ -22,6 +22,7 @@ from search.sampling.columns import ascending, told_as
 from search.sampling.draws import STARTUP_TRIALS, Draws
 from search.sampling.earlier import EarlierTrial
 from search.sampling.remembered import Remembered
+from spaces.errors import ConfigError
 from spaces.parameter import Choice, Float, Parameter, Value
 from spaces.space import Assignment, Dimension, Space
 from trainables.errors import DataError, FinalTrialError
@@ -232,6 +233,6 @@ def _told_value(parameter: Parameter, value: Value) -> Value:
 
 def fails_again(trial: TrialResult) -> bool:
     """Whether a trial failed for a reason that lies in its configuration: its error begins with the error's class."""
-    final: list[type[Exception]] = [FinalTrialError, *FinalTrialError.__subclasses__(), DataError]
+    final: list[type[Exception]] = [FinalTrialError, *FinalTrialError.__subclasses__(), DataError, ConfigError]
     named = (trial.error or "").partition(":")[0]
     return trial.state == "failed" and any(named == each.__name__ for each in final)

@@ -1,15 +1,16 @@
-"""What ``--set`` takes is what its refusal lists."""
+"""What ``--set`` takes is what its refusal lists; what a space's defaults are."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from search.chosen_space import chosen_space
 from spaces.budget import budget_named
 from spaces.errors import SpaceError
-from spaces.parameter import Choice
+from spaces.parameter import Choice, Int
 from spaces.presets import PRESETS
 from spaces.space import Dimension, Space
 
@@ -70,3 +71,14 @@ def test_settings_of_the_generators_that_are_left_are_valid() -> None:
     left = set(valid("genmix", "generator.name=dcgan"))
     assert "generator.width" in left
     assert "generator.critic_steps" not in left
+
+
+def test_a_space_of_the_users_own_keeps_its_defaults_and_a_named_one_takes_the_budgets(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    epochs = "{name: classifier.epochs, type: int, low: 1, high: 500, default: 100, around: 2}"
+    file.write_text(f"{{name: own, dimensions: [{epochs}]}}")
+    own, _ = chosen_space(str(file), (), QUICK)
+    assert own.dimension("classifier.epochs").parameter == Int(name="classifier.epochs", low=50, high=200, default=100)
+    named, _ = chosen_space("genmix", (), QUICK)
+    rate = named.dimension("classifier.learning_rate").parameter
+    assert rate.default == QUICK.settings["classifier.learning_rate"]

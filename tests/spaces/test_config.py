@@ -92,6 +92,47 @@ def test_a_space_over_names_or_bounds_that_no_trial_understands_is_refused() -> 
         check_space(space_from_yaml(dimension.format("classifier.learning_rate", 0.1, 2), source="t"), QUICK)
 
 
+@pytest.mark.parametrize(
+    ("dimensions", "message"),
+    [
+        ("{name: classifier.patience, type: float, low: 3, high: 8, default: 3}", "patience is .* expected int"),
+        ("{name: preprocess.pixels, type: int, low: 32, high: 64, default: 32}", "multiple of 16"),
+        (
+            "{name: classifier.epochs, type: int, low: 5, high: 20, default: 20}, "
+            "{name: classifier.schedule_epochs, type: choice, options: [0, 15], default: 0}",
+            "schedule_epochs",
+        ),
+        ("{name: affine, type: choice, options: [false], default: false}, "
+         "{name: classifier.batch_size, type: choice, options: [8, 16], default: 16.0}", "batch_size is 16.0"),
+    ],
+)  # fmt: skip
+def test_a_space_whose_draws_or_reference_policies_are_no_configurations_is_refused(
+    dimensions: str, message: str
+) -> None:
+    with pytest.raises(SpaceError, match=message):
+        check_space(space_from_yaml(f"{{name: x, dimensions: [{dimensions}]}}", source="t"), QUICK)
+
+
+@pytest.mark.parametrize(
+    "dimensions",
+    [
+        "{name: mixer.name, type: choice, options: [mixup], default: mixup}, "
+        "{name: mixer.mixup_alpha, type: float, low: 0.1, high: 1.0, default: 0.4}",
+        "{name: mixer.name, type: choice, options: [genmix, blend], default: genmix}, "
+        "{name: generator.name, type: choice, options: [acgan, dcgan], default: acgan}, "
+        "{name: synthetic.ratio, type: float, low: 0.5, high: 2.0, default: 0.5}",
+    ],
+)
+def test_reference_policies_leave_out_what_their_own_mixer_does_not_know(dimensions: str) -> None:
+    space = space_from_yaml(f"{{name: x, dimensions: [{dimensions}]}}", source="t")
+    policies = reference_policies(space)
+    assert {name: trial_config(policy, QUICK).mixer.name for name, policy in policies.items()} == {
+        "none": "real", "affine": "real", "mixup": "mixup", "genmix": "genmix",
+    }  # fmt: skip
+    assert policies["none"] == {"mixer.name": "real", "affine": False}
+    assert policies["genmix"]["synthetic.ratio"] == 1.0
+
+
 def test_a_searched_setting_of_a_generator_has_the_configurations_default() -> None:
     for space in PRESETS.values():
         for dimension in space.dimensions:
