@@ -7,7 +7,7 @@ import math
 import random
 
 from spaces.budget import Budget
-from spaces.config import known_names, trial_config
+from spaces.config import TrialConfig, known_names, trial_config
 from spaces.errors import ConfigError, SpaceError, nearest
 from spaces.parameter import Choice, Float
 from spaces.reference import reference_policies
@@ -49,13 +49,16 @@ def check_space(space: Space, budget: Budget) -> None:
                 f"space '{space.name}': its reference policy '{name}' is no configuration: {error}"
             ) from None
     for number in range(_DRAWS):
+        flat = space.sample(random.Random(number))  # noqa: S311 - no secret
         try:
-            trial_config(space.sample(random.Random(number)), budget)  # noqa: S311 - no secret
+            config = trial_config(flat, budget)
         except ConfigError as error:
             raise SpaceError(
                 f"space '{space.name}' proposes what is no configuration: {error} Narrow it, or put such values under "
                 f"conditions."
             ) from None
+        for dimension in space.dimensions:
+            _check_otherwise(space, dimension, flat, config)
 
 
 def refusal(space: Space, dimension: Dimension, budget: Budget) -> ConfigError | None:
@@ -78,3 +81,17 @@ def _activations(space: Space, when: When | None) -> list[Assignment]:
         return [{}]
     above = _activations(space, space.dimension(when.parent).when)[0]
     return [{**above, when.parent: value} for value in when.values]
+
+
+def _check_otherwise(space: Space, dimension: Dimension, flat: Assignment, config: TrialConfig) -> None:
+    """Check that what is said of a dimension where it does not exist is what a trial then computes with."""
+    if dimension.otherwise is None or dimension.name in flat:
+        return
+    group, _, field = dimension.name.partition(".")
+    part = getattr(config, group)
+    value = getattr(part, field, None) if field else part
+    if value != dimension.otherwise:
+        raise SpaceError(
+            f"space '{space.name}': 'otherwise' of '{dimension.name}' is {dimension.otherwise!r}, but where the "
+            f"dimension does not exist trials take {value!r}; write that, or leave 'otherwise' out."
+        )

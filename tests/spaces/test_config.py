@@ -95,6 +95,12 @@ def test_a_space_over_names_or_bounds_that_no_trial_understands_is_refused() -> 
 @pytest.mark.parametrize(
     ("dimensions", "message"),
     [
+        (
+            "{name: mixer.name, type: choice, options: [real, mixup], default: real}, "
+            "{name: affine, type: choice, options: [false], default: false, when: {mixer.name: [mixup]}, "
+            "otherwise: true}",
+            "'otherwise' of 'affine' is True, but .* trials take False",
+        ),
         ("{name: classifier.patience, type: float, low: 3, high: 8, default: 3}", "patience is .* expected int"),
         ("{name: preprocess.pixels, type: int, low: 32, high: 64, default: 32}", "multiple of 16"),
         (
