@@ -17,16 +17,16 @@ computed, trials that were stopped included.
 
 *Compute to reach* is the first compute-second at which the mean over seeds of an arm's judged score is what plain's
 mean is at the end of its 50 trials (the others have at most 150); *for good* is the first one from which on it stays
-there. In brackets: 95 % bootstrap intervals over seeds. There are 160 of these: of 40 the intervals reach from .05 to .6 of
-plain's end. The median is that over seeds of when each single seed's incumbent reaches that score first.
+there. In brackets: 95 % bootstrap intervals over seeds. There are 160 of these: of 40 the intervals reach from .05 to
+.6 of plain's end. The median is that over seeds of when each single seed's incumbent reaches that score first.
 
 Two things were decided when the table was known, and before any arm had run on it. The score is the AUROC
 (``--metric`` takes others): the two repeats agree on it (the correlation is printed) and hardly on the balanced
 accuracy, and where repeats do not agree nothing that a search could do would show. No arm proposes the reference
 policies: real images alone are among the best of this table, so that every arm would have arrived with its first trial.
 
-The start without generators and the kernel's parts of single settings were chosen on this table too, in searches of other
-seeds (1000 to 4079). No other table of this size has been recorded.
+The start without generators and the kernel's parts of single settings were chosen on this table too, in searches of
+other seeds (1000 to 4079). No other table of this size has been recorded.
 """
 
 from __future__ import annotations
