@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 
 from mlflow_tracking import names
 from mlflow_tracking.connect import is_server, shown, sqlite_path
@@ -27,11 +26,12 @@ def page_address(tracking_uri: str, experiment_id: str) -> str:
 
 
 def ui_command(tracking_uri: str) -> str | None:
-    """The command that serves the page of a database; None for a server, which serves it already."""
+    """The command that serves the page of a database; None for a server, which serves it already.
+
+    It names the database always: by itself MLflow takes a folder ``mlruns`` beside it for its store, and stops.
+    """
     if is_server(tracking_uri):
         return None
     path = sqlite_path(tracking_uri)
-    if path is not None and path == Path("mlflow.db").absolute():
-        return "mlflow ui"
     uri = f"sqlite:///{path}" if path is not None else shown(tracking_uri)
     return f"mlflow ui --backend-store-uri {shlex.quote(uri)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from spaces.parameter import Value
 from trainables.ledger import Ledger, SearchRecord
 from trainables.results import TrialResult
 
+_COMMA_LISTS = ("metric",)
 _NOT_OPTIONS = ("help", "version", "list_spaces", "describe", "set", "resume")
 
 
@@ -61,7 +63,8 @@ def run_search(
         fixed: dimensions and settings to fix, as ``--set`` does.
         resume: the name of a search to go on with; ``space``, ``data`` and ``fixed`` are left as they are then.
         **options: every option of the command line, with underscores: ``budget="standard"``, ``lock_test=0.2``,
-            ``trials=50``, ``storage="searches"``, ``time_budget="2h"``; flags are True.
+            ``trials=50``, ``storage="searches"``, ``time_budget="2h"``; flags are True; ``metric`` and ``warm_start``
+            may be lists.
 
     Returns:
         The search as it is when it ends, whether or not all trials are complete: see ``exit_code``.
@@ -122,16 +125,23 @@ def _arguments(options: Mapping[str, Any]) -> list[str]:
     for name, value in options.items():
         if name not in known:
             raise SettingsError(f"run_search has no option '{name}'; {nearest(name, known)}.")
-        flag = known[name].option_strings[0]
-        for each in value if isinstance(value, list | tuple) else [value]:
-            words += _words(flag, each, takes_value=known[name].nargs != 0)
+        words += _words(known[name], value)
     return words
 
 
-def _words(flag: str, value: object, *, takes_value: bool) -> list[str]:
-    if value is None or (not takes_value and value is False):
-        return []
-    return [f"{flag}={_word(value)}"] if takes_value else [flag]
+def _words(action: argparse.Action, value: object) -> list[str]:
+    """An option's words. A list is one word of a flag that takes commas, and repeats a flag that may be repeated."""
+    flag, values = action.option_strings[0], [value]
+    if isinstance(value, list | tuple):
+        if action.dest in _COMMA_LISTS:
+            values = [",".join(map(_word, value)) or None]
+        elif isinstance(action, argparse._AppendAction):
+            values = list(value)
+        else:
+            raise SettingsError(f"run_search takes one value for '{action.dest}', and was given {value}; give one.")
+    if action.nargs == 0:
+        return [flag] if value else []
+    return [f"{flag}={_word(each)}" for each in values if each is not None]
 
 
 def _word(value: object) -> str:

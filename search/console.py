@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from rich.console import Console
+from rich.text import Text
+
+
+class _Console(Console):
+    """Leaves the breaking of sentences to the terminal, which keeps a command or an address in one piece."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; what is more than text, as a table, is fitted to the terminal."""
+        if all(isinstance(each, str | Text) for each in objects):
+            options = {"soft_wrap": True, **options}
+        super().print(*objects, **options)
 
 
 def open_console(progress: str = "auto") -> Console:
@@ -18,4 +30,6 @@ def open_console(progress: str = "auto") -> Console:
     """
     aside = progress == "json"
     terminal = (sys.stderr if aside else sys.stdout).isatty()
-    return Console(stderr=aside, width=None if terminal else 160, soft_wrap=not terminal, markup=False, highlight=False)
+    return _Console(
+        stderr=aside, width=None if terminal else 160, soft_wrap=not terminal, markup=False, highlight=False
+    )

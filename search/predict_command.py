@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
 import sys
 import tempfile
@@ -17,18 +16,19 @@ from pathlib import Path
 from rich.console import Console
 
 from search.commands import refit_command
+from search.out_file import unwritable, why, writable, write_out
 from search.settings import SettingsError
 from search.storage import find_search
 from spaces.errors import InputError
 from spaces.wording import counted
 from trainables.data.readers import SliceRule
-from trainables.files import temporary_for, write_atomically
 from trainables.model_folder import CARD, MODEL, WARNING, Model, load_model, put_back
 from trainables.prediction import Predicted, columns, find_pictures, likeliest, predict
 from trainables.trial import best_device
 
 STANDARD_OUTPUT = "-"
 EXIT_UNREADABLE = 1
+_INSTEAD = "name a file in a folder that exists, or - to print the table"
 _NAMED = 20
 """How many unreadable images are named on standard error; the table has all of them."""
 
@@ -60,7 +60,7 @@ def predict_images(wish: PredictWish) -> int:
     Raises: InputError on a model or a path that does not exist, or a table that cannot be written.
     """
     console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-    out = None if wish.out == STANDARD_OUTPUT else _writable(Path(wish.out))
+    out = None if wish.out == STANDARD_OUTPUT else writable(Path(wish.out), instead=_INSTEAD)
     with model_of(wish.model, wish.storage, wish.tracking_uri) as folder:
         model = load_model(folder, best_device(1.0))
     pictures = find_pictures(wish.images)
@@ -78,7 +78,10 @@ def predict_images(wish: PredictWish) -> int:
         sys.stdout.write(_in(sys.stdout.encoding or "utf-8", text))
         sys.stdout.flush()
     else:
-        _write(out, _in("utf-8", text))
+        try:
+            write_out(out, _in("utf-8", text))
+        except OSError as error:
+            raise unwritable(out, f"could not be written ({why(error)})", instead=_INSTEAD) from None
     _report(found, model, None if out is None else wish.out, console)
     return EXIT_UNREADABLE if any(each.error for each in found) else 0
 
@@ -130,53 +133,6 @@ def model_of(given: str, storage: Path, tracking_uri: str) -> Iterator[Path]:
     if not (search.folder / MODEL / CARD).is_file():
         raise SettingsError(f"'{given}' has no model yet; train one by: {refit_command(search)}")
     yield search.folder / MODEL
-
-
-def _writable(given: Path) -> Path:
-    """Where a table given as ``--out`` is written: what a link leads to, or a device or a pipe as it is named.
-
-    Raises: SettingsError if it cannot be written there, before anything is computed.
-    """
-    try:
-        if given.is_dir():
-            raise _unwritable(given, "is a folder")
-        if _is_special(given):
-            if not os.access(given, os.W_OK):
-                raise _unwritable(given, "may not be written")
-            return given
-        out = given.resolve()
-        if not out.parent.is_dir():
-            raise _unwritable(given, f"lies in '{out.parent}', which does not exist")
-        trial = temporary_for(out)
-        trial.touch()
-        trial.unlink()
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        raise _unwritable(given, f"cannot be written ({_why(error)})") from None
-    return out
-
-
-def _write(out: Path, text: str) -> None:
-    """Write a table where ``_writable`` says. Raises: SettingsError if it cannot be written after all."""
-    try:
-        if _is_special(out):
-            out.write_text(text, "utf-8")
-        else:
-            write_atomically(out, text)
-    except OSError as error:
-        raise _unwritable(out, f"could not be written ({_why(error)})") from None
-
-
-def _is_special(path: Path) -> bool:
-    """Whether it is a device, a pipe or the like, which nothing may take the place of."""
-    return path.exists() and not path.is_file()
-
-
-def _unwritable(out: Path, wrong: str) -> SettingsError:
-    return SettingsError(f"--out '{out}' {wrong}; name a file in a folder that exists, or - to print the table.")
-
-
-def _why(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _in(encoding: str, text: str) -> str:

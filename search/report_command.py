@@ -8,11 +8,14 @@ from pathlib import Path
 
 from mlflow_tracking.names import FIGURES_FOLDER, REPORT_FILE
 from search.console import open_console
+from search.out_file import unwritable, writable
 from search.report.compare import write_comparison
 from search.report.write import write_report
 from search.settings import SettingsError
 from search.storage import find_search
 from trainables.errors import lacks_room
+
+_INSTEAD = "name an .html file in a folder that exists"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +46,7 @@ def report(wish: ReportWish) -> int:
     if wish.compare and len(names) < 2:
         raise SettingsError(f"--compare was given '{names[0]}' alone; name two searches or more.")
     ledgers = [find_search(wish.storage, name) for name in names] or [find_search(wish.storage, None)]
-    target = wish.out or _within(wish, ledgers[0].folder, names)
+    target = _outside(wish.out, wish.storage) if wish.out else _within(wish, ledgers[0].folder, names)
     try:
         with console.status("drawing"):
             if wish.compare:
@@ -58,6 +61,15 @@ def report(wish: ReportWish) -> int:
     if not wish.compare:
         console.print(f"Figures: {ledgers[0].folder / FIGURES_FOLDER}")
     return 0
+
+
+def _outside(out: Path, storage: Path) -> Path:
+    """The file that the user named. Raises: SettingsError if it cannot be written, or is of a search's record."""
+    target = writable(out, instead=_INSTEAD)
+    is_page = target.suffix.lower() in (".html", ".htm")
+    if target.is_file() and not is_page and target.is_relative_to(storage.resolve()):
+        raise unwritable(out, f"would take the place of '{target}', which belongs to a search", instead=_INSTEAD)
+    return target
 
 
 def _within(wish: ReportWish, folder: Path, names: Sequence[str]) -> Path:

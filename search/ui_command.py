@@ -28,7 +28,7 @@ _STOP_SECONDS = 10.0
 
 
 def ui(storage: Path, name: str | None, port: int | None) -> int:
-    """Serve the pages until Ctrl-C or SIGTERM. Returns the exit code: 0, or that of a server that ends by itself.
+    """Serve the pages until Ctrl-C, SIGTERM or SIGHUP. Returns the exit code: 0, or that of a server that ends so.
 
     Args:
         storage: the folder of the searches.
@@ -51,6 +51,8 @@ def ui(storage: Path, name: str | None, port: int | None) -> int:
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the server must not be left behind
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as it is under nohup
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         _wait_for(server, uri)
         console.print(f"Trials in MLflow: {page_address(uri, experiment)}")

@@ -59,9 +59,11 @@ start_node() {
 }
 
 start_head() {
+    rm -rf "$temporary" # a job that is queued again finds the address of its earlier head there
     start_node "$1" --head --port=0 --include-dashboard=false
     # Ray chooses a free port; the head is on this machine, where batch scripts run, and has written its address here
     for ((second = 0; second < JOIN_SECONDS; second++)); do
+        leave_if_stopped
         if [ -s "$temporary/ray_current_cluster" ]; then
             address=$(cat "$temporary/ray_current_cluster")
             return
@@ -79,7 +81,7 @@ start_worker() {
 
 # A search checks the nodes that are there when it starts: it starts when all are.
 wait_for_nodes() {
-    python - "$address" "$1" "$JOIN_SECONDS" <<'PYTHON'
+    python - "$address" "$1" "$JOIN_SECONDS" <<'PYTHON' &
 import logging, sys, time
 import ray
 
@@ -91,9 +93,48 @@ while (found := sum(node["Alive"] for node in ray.nodes())) < wanted:
         sys.exit(f"Only {found} of {wanted} nodes joined within {seconds} s; see above for the one that did not.")
     time.sleep(1)
 PYTHON
+    await_driver
+    leave_if_stopped
+    [ "$code" -eq 0 ] || exit "$code"
+}
+
+# Wait for what was started last, of which a stop signal tells at once, also one that came just before it was known.
+await_driver() {
+    driver=$!
+    [ "$stopped" = no ] || stop_driver
+    # a trapped signal ends 'wait' early; the search itself may take half a minute to stop
+    code=0
+    wait "$driver" || code=$?
+    while kill -0 "$driver" 2> /dev/null; do
+        code=0
+        wait "$driver" || code=$?
+    done
+    driver=''
+}
+
+# End the job; near the time limit one that was stopped is queued again.
+leave() {
+    if [ "$again" = yes ] && [ "$code" -eq 143 ]; then
+        echo "The time limit is near; the job is queued again and goes on with search '$GENMIX_NAME'."
+        scontrol requeue "$SLURM_JOB_ID"
+    fi
+    exit "$code"
+}
+
+# A stop signal before the search runs ends the job as one does later.
+leave_if_stopped() {
+    if [ "$stopped" = yes ]; then
+        code=143
+        leave
+    fi
 }
 
 # shellcheck disable=SC2329 # called by a trap
+on_stop() {
+    stopped=yes
+    stop_driver
+}
+
 stop_driver() {
     if [ -n "$driver" ]; then
         kill -TERM "$driver" 2> /dev/null || true
@@ -104,7 +145,7 @@ stop_driver() {
 # shellcheck disable=SC2329 # called by a trap
 on_time_limit() {
     again=yes
-    stop_driver
+    on_stop
 }
 
 # shellcheck disable=SC2329 # called by a trap
@@ -120,27 +161,20 @@ clean_up() {
 run_search() {
     GENMIX_PID_FILE='' bash "$root/search/cluster/start_or_resume.sh" \
         "$GENMIX_STORAGE" "$GENMIX_NAME" --address "$address" "$@" &
-    driver=$!
-    # a trapped signal ends 'wait' early; the search itself may take half a minute to stop
-    code=0
-    wait "$driver" || code=$?
-    while kill -0 "$driver" 2> /dev/null; do
-        code=0
-        wait "$driver" || code=$?
-    done
-    driver=''
+    await_driver
 }
 
 main() {
     check_settings
     steps=()
     driver=''
+    stopped=no
     again=no
     code=1
     temporary="/tmp/genmix-ray-$SLURM_JOB_ID"
     token=''
     trap clean_up EXIT
-    trap stop_driver TERM INT
+    trap on_stop TERM INT
     trap on_time_limit USR1
     make_token
     local hosts
@@ -151,11 +185,7 @@ main() {
     done
     wait_for_nodes "${#hosts[@]}"
     run_search "$@"
-    if [ "$again" = yes ] && [ "$code" -eq 143 ]; then
-        echo "The time limit is near; the job is queued again and goes on with search '$GENMIX_NAME'."
-        scontrol requeue "$SLURM_JOB_ID"
-    fi
-    exit "$code"
+    leave
 }
 
 main "$@"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from search.out_file import write_out
 from search.outcome import format_interval, format_score
 from search.report import sections
 from search.report.charts import Figure
@@ -15,7 +16,6 @@ from search.report.figure_html import figures_html
 from search.report.markup import Markup, joined, table, tag
 from search.report.still import png
 from spaces.parameter import format_value
-from trainables.files import write_atomically
 from trainables.ledger import Ledger, SearchRecord
 from trainables.results import TrialResult
 
@@ -25,12 +25,12 @@ def write_comparison(ledgers: Sequence[Ledger], path: Path) -> None:
 
     Args:
         ledgers: at least two.
-        path: of the HTML file.
+        path: of the HTML file, or a device or a pipe.
     """
     searches = [read_facts(ledger) for ledger in ledgers]
     figure = compared_courses(searches)
     stills = {figure.name: png(figure.charts)} if figure.charts else {}
-    write_atomically(path, comparison_html(searches, figure, stills))
+    write_out(path, comparison_html(searches, figure, stills))
 
 
 def comparison_html(searches: Sequence[Facts], figure: Figure, stills: Mapping[str, bytes]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mlflow_tracking.names import COMMANDS_FILE, FIGURES_FOLDER, REPORT_FILE
+from search.out_file import write_out
 from search.report import course, importance, maps, parallel, predicted, shown, timeline
 from search.report.charts import Figure
 from search.report.facts import Facts, read_facts
@@ -38,7 +39,7 @@ def write_report(ledger: Ledger, *, path: Path | None = None) -> Path:
 
     Args:
         ledger: of a search, finished or not.
-        path: of the HTML file; None: ``report.html`` in the search's folder.
+        path: of the HTML file, or a device or a pipe; None: ``report.html`` in the search's folder.
 
     Returns:
         The HTML file.
@@ -52,7 +53,7 @@ def write_report(ledger: Ledger, *, path: Path | None = None) -> Path:
     stills = {figure.name: png(figure.charts) for figure in figures if figure.charts}
     _write_figures(ledger.folder / FIGURES_FOLDER, figures, stills)
     target = path or ledger.folder / REPORT_FILE
-    write_atomically(target, report_html(facts, figures, stills))
+    write_out(target, report_html(facts, figures, stills))
     return target
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from search import load_result, run_search, runner
+from search import api, load_result, run_search, runner
 from search.settings import NewSearch
 from spaces.errors import InputError
+from spaces.parameter import Value
 from tests.trainables.test_ledger import fold, made_up_record
 from trainables.ledger import Ledger
 
@@ -56,7 +57,7 @@ def test_a_result_is_what_the_ledger_has(ledger: Ledger) -> None:
 
 
 def test_options_are_those_of_the_command_line(started: list[NewSearch]) -> None:
-    fixed = {"generator.name": "dcgan", "affine": True}
+    fixed: dict[str, Value] = {"generator.name": "dcgan", "affine": True}
     result = run_search(fixed=fixed, budget="standard", trials=7, no_confirm=True, no_images=False, time_budget="2h")
     (asked,) = started
     assert (asked.space.name, asked.budget.name, asked.trials) == ("genmix", "standard", 7)
@@ -72,6 +73,8 @@ def test_options_are_those_of_the_command_line(started: list[NewSearch]) -> None
         ({"trials": 0}, "'0' is no whole number from 1"),
         ({"budget": "quik"}, "did you mean 'quick'"),
         ({"fixed": {"generator.nam": "egan"}}, "did you mean 'generator.name'"),
+        ({"concurrency": [1, 2]}, r"run_search takes one value for 'concurrency', and was given \[1, 2\]; give one"),
+        ({"no_images": [False]}, r"run_search takes one value for 'no_images', and was given \[False\]; give one"),
     ],
 )
 def test_wrong_options_are_refused_as_on_the_command_line(
@@ -80,6 +83,27 @@ def test_wrong_options_are_refused_as_on_the_command_line(
     with pytest.raises(InputError, match=words):
         run_search(**options)
     assert not started
+
+
+def test_a_list_is_every_score_to_trade(started: list[NewSearch]) -> None:
+    run_search(metric=["sensitivity", "specificity"])
+    run_search(metric="auroc,accuracy")
+    run_search(metric=[])
+    assert [(each.metric, *each.further_metrics) for each in started] == [
+        ("sensitivity", "specificity"),
+        ("auroc", "accuracy"),
+        ("balanced_accuracy",),
+    ]
+
+
+def test_a_list_is_every_search_to_start_from() -> None:
+    assert api._arguments({"warm_start": ("one", "two")}) == ["--warm-start=one", "--warm-start=two"]
+
+
+def test_zero_leaves_a_flag_off_and_is_a_value_elsewhere() -> None:
+    off = {"leave_site_out": 0, "no_images": 0, "no_confirm": False, "seed": None}
+    assert api._arguments({**off, "skip_bad_images": 1}) == ["--skip-bad-images"]
+    assert api._arguments({"seed": 0, "lock_test": 0, "folds": 5}) == ["--seed=0", "--lock-test=0", "--folds=5"]
 
 
 def test_one_configuration_is_evaluated_as_on_the_command_line(started: list[NewSearch], tmp_path: Path) -> None:

@@ -260,13 +260,18 @@ FAKES = {
     "ray": """
 echo "$@" >> "$TEST/ray"
 for word in "$@"; do case "$word" in --temp-dir=*) folder=${word#*=} ;; esac; done
+sleep "${HEAD_LATE:-0}"
 mkdir -p "$folder" && echo 127.0.0.1:1 > "$folder/ray_current_cluster"
 echo $$ >> "$TEST/nodes"
 exec sleep 100
 """,
     "python": """
 case "$1" in
-    -) cat > /dev/null ;;
+    -)
+        cat > /dev/null
+        echo "$2" > "$TEST/waiting"
+        exec sleep "${NODES_LATE:-0}"
+        ;;
     -c) exec "$REAL_PYTHON" "$@" ;;
     *)
         stat -c %a "$RAY_AUTH_TOKEN_PATH" > "$TEST/mode"
@@ -280,8 +285,8 @@ esac
 }
 
 
-def slurm_job(folder: Path, *, ends_with: str) -> subprocess.Popen[str]:
-    """The Slurm script, with stand-ins for Slurm, Ray and the search."""
+def slurm_job(folder: Path, *, ends_with: str, **more: str) -> subprocess.Popen[str]:
+    """The Slurm script, with stand-ins for Slurm, Ray and the search; ``more`` are variables for it and for them."""
     (folder / "bin").mkdir()
     for name, body in FAKES.items():
         (folder / "bin" / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
@@ -290,7 +295,7 @@ def slurm_job(folder: Path, *, ends_with: str) -> subprocess.Popen[str]:
         "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "REAL_PYTHON": sys.executable, "TEST": str(folder),
         "GENMIX_STORAGE": str(folder / "searches"), "GENMIX_NAME": "a", "SLURM_JOB_ID": f"test-{secrets.token_hex(4)}",
         "SLURM_JOB_NODELIST": "node[0-1]", "SLURM_CPUS_PER_TASK": "3", "SLURM_SUBMIT_DIR": str(FOLDER.parents[1]),
-        "ENDS_WITH": ends_with,
+        "ENDS_WITH": ends_with, **more,
     }  # fmt: skip
     return subprocess.Popen(
         ["bash", FOLDER / "slurm.sh", "--gpus-per-trial", "1", "--", "--space", "a b"],
@@ -336,3 +341,38 @@ def test_a_slurm_job_stops_in_order_and_is_queued_again_only_near_its_time_limit
         assert {word.partition("=")[0] for word in line.split()[1:]} <= ray_start_flags()
     assert not any(is_alive(int(pid)) for pid in (tmp_path / "nodes").read_text().split()), "nodes outlive their job"
     assert list((tmp_path / "searches").iterdir()) == [], "the token outlives its job"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Slurm and /proc are Linux's")
+@pytest.mark.parametrize(("late", "seconds"), [("HEAD_LATE", "3"), ("NODES_LATE", "60")])
+@pytest.mark.parametrize(("sent", "queued_again"), [(signal.SIGUSR1, True), (signal.SIGTERM, False)])
+def test_a_slurm_job_that_is_stopped_before_its_search_starts_none(
+    late: str, seconds: str, sent: signal.Signals, queued_again: bool, tmp_path: Path
+) -> None:
+    job = slurm_job(tmp_path, ends_with="0", **{late: seconds})
+    deadline = time.monotonic() + 30
+    sign = tmp_path / ("ray" if late == "HEAD_LATE" else "waiting")
+    while not sign.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    job.send_signal(sent)
+    try:
+        said, _ = job.communicate(timeout=15)
+    finally:
+        job.kill()
+    assert job.returncode == 143, said
+    assert (tmp_path / "asked").exists() == queued_again
+    assert not (tmp_path / "mode").exists(), "the search has started"
+    assert list((tmp_path / "searches").iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Slurm and /proc are Linux's")
+def test_a_slurm_job_that_is_queued_again_asks_its_own_head_for_the_address(tmp_path: Path) -> None:
+    number = f"test-{secrets.token_hex(4)}"
+    stale = Path("/tmp") / f"genmix-ray-{number}"  # noqa: S108 - where the script has it
+    stale.mkdir()
+    (stale / "ray_current_cluster").write_text("127.0.0.1:666")
+    job = slurm_job(tmp_path, ends_with="0", HEAD_LATE="0.5", SLURM_JOB_ID=number)
+    said, _ = job.communicate(timeout=30)
+    assert job.returncode == 0, said
+    assert (tmp_path / "waiting").read_text() == "127.0.0.1:1\n"
+    assert not stale.exists()

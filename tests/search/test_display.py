@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 from search import display
+from search.console import open_console
 from search.display import Display
 from search.time_left import TimeLeft
 from tests.trainables.test_ledger import fold, made_up_record
@@ -148,3 +153,46 @@ def test_machines_get_one_event_a_line(
     last = [each for each in events if each["event"] == "progress"][-1]
     assert (last["completed"], last["best"]) == (1, {"trial": "t0000", "score": 0.75})
     assert (last["running"][0]["stage"], last["running"][0]["total"]) == ("generator", 120)
+
+
+class Terminal(io.StringIO):
+    """A screen of 40 columns."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Where standard output goes from now on."""
+    screen = Terminal()
+    monkeypatch.setattr("sys.stdout", screen)
+    for name, value in {"COLUMNS": "40", "TERM": "xterm", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    return screen
+
+
+def test_a_command_on_a_narrow_terminal_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = narrow_terminal(monkeypatch)
+    command = f"Go on: python search/run.py --storage {'/a folder' * 9} --resume first"
+    open_console().print(command)
+    open_console().print(Text.assemble(("warn", "bold"), f" {command}"))
+    assert command in terminal.getvalue().splitlines()
+    assert command in terminal.getvalue().splitlines()[1]
+
+
+def test_tables_and_progress_keep_within_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = narrow_terminal(monkeypatch)
+    console, table = open_console(), Table(title="A title that is longer than the table below it, " * 2)
+    table.add_column("column", overflow="fold")
+    table.add_column("another one, which has a name that is too long for this")
+    table.add_row("x" * 90, "word " * 20)
+    console.print(table)
+    plain = Terminal()
+    Console(file=plain, width=40, markup=False, highlight=False).print(table)
+    assert terminal.getvalue() == plain.getvalue()
+    assert max(map(len, re.sub(r"\x1b\[\d*m", "", terminal.getvalue()).splitlines())) == 40
+    with Live(Text("busy " * 20, no_wrap=True, overflow="ellipsis"), console=console, transient=True):
+        console.print("sentence " * 9)
+    drawn = [line for line in terminal.getvalue().splitlines() if "busy" in line]
+    assert drawn and all(line.count("busy") < 9 for line in drawn)
+    assert "sentence " * 8 in terminal.getvalue()

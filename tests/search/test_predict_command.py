@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from search import predict_command
+from search import out_file, predict_command
 from search.predict_command import PredictWish, predict_images
 from search.predict_flags import predict_parser
 from search.settings import SettingsError
@@ -207,6 +207,6 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(
 def test_a_table_that_cannot_be_written_after_all_is_refused_in_a_sentence(
     one: PredictWish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict_command, "write_atomically", refuse)
+    monkeypatch.setattr(out_file, "write_atomically", refuse)
     with pytest.raises(SettingsError, match=r"--out '.*out\.csv' could not be written \(Permission denied\)"):
         predict_images(one)

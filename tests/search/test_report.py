@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import threading
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
@@ -483,3 +485,61 @@ def test_the_command_rebuilds_a_report_and_puts_searches_side_by_side(
         report(ReportWish(storage=ledger.storage, compare=("demo",)))
     with pytest.raises(SettingsError, match="no search 'demi'"):
         report(ReportWish(storage=ledger.storage, compare=("demo", "demi")))
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    """A search whose report has no figures."""
+    monkeypatch.setattr(write, "_MAKERS", ())
+    return new_ledger(tmp_path / "storage")
+
+
+@pytest.mark.parametrize("compare", [(), ("demo", "other")], ids=["report", "comparison"])
+def test_a_report_goes_where_a_link_leads_to(small: Ledger, tmp_path: Path, compare: tuple[str, ...]) -> None:
+    new_ledger(small.storage, "other")
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "link.html"
+    link.symlink_to(tmp_path / "there" / "report")
+    for _ in range(2):
+        assert report(ReportWish(storage=small.storage, name="demo", compare=compare, out=link)) == 0
+        assert link.is_symlink()
+        assert "</html>" in (tmp_path / "there" / "report").read_text()
+
+
+@pytest.mark.parametrize("compare", [(), ("demo", "other")], ids=["report", "comparison"])
+def test_a_report_goes_into_a_pipe_which_stays_one(small: Ledger, tmp_path: Path, compare: tuple[str, ...]) -> None:
+    new_ledger(small.storage, "other")
+    pipe, found = tmp_path / "pipe", list[str]()
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: found.append(pipe.read_text()), daemon=True)
+    reader.start()
+    assert report(ReportWish(storage=small.storage, name="demo", compare=compare, out=pipe)) == 0
+    assert pipe.is_fifo()
+    reader.join(10)
+    assert "</html>" in found[0]
+
+
+@pytest.mark.parametrize("compare", [(), ("demo", "other")], ids=["report", "comparison"])
+def test_a_report_takes_no_records_place(small: Ledger, tmp_path: Path, compare: tuple[str, ...]) -> None:
+    new_ledger(small.storage, "other")
+    record, link = small.folder / "search.json", tmp_path / "link.html"
+    before = record.read_bytes()
+    link.symlink_to(record)
+    for out in (record, link):
+        with pytest.raises(
+            SettingsError, match=rf"--out '{out}' would take the place of .*search\.json.*name .*\.html"
+        ):
+            report(ReportWish(storage=small.storage, name="demo", compare=compare, out=out))
+    assert record.read_bytes() == before
+    for name in ("mine.html", "new"):
+        for _ in range(2 if name.endswith(".html") else 1):
+            assert report(ReportWish(storage=small.storage, name="demo", out=small.folder / name)) == 0
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_drawn(
+    small: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "read_facts", None)
+    for out, wrong in ((tmp_path, "is a folder"), (tmp_path / "none" / "a.html", "which does not exist")):
+        with pytest.raises(SettingsError, match=rf"--out '{out}' .*{wrong}; name .*\.html"):
+            report(ReportWish(storage=small.storage, out=out))
