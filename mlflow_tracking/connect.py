@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from urllib.parse import urlsplit
 import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import inspect
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from spaces.errors import InputError
 
@@ -32,6 +35,16 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+_IN_QUERY = re.compile(r"((?:[?&;]|%3b)(?:password|passwd|pwd|sslpassword)(?:=|%3d))[^&]+", re.IGNORECASE)
+"""A password in an address's query, or in ODBC's words within it."""
+_PACKAGES = {
+    "azure": "azure-storage-blob",
+    "botocore": "boto3",
+    "google": "google-cloud-storage",
+    "MySQLdb": "mysqlclient",
+    "psycopg2": "psycopg2-binary",
+}
+"""What to install for a module that is not called like its package."""
 _FORMS = "pass sqlite:///mlflow.db or the address of a server such as http://HOST:5000"
 
 
@@ -43,8 +56,9 @@ class TrackingOutage(RuntimeError):  # noqa: N818 - an outage passes, the projec
     """The tracking server or database cannot be reached just now."""
 
 
-OUTAGES: tuple[type[Exception], ...] = (MlflowException, SQLAlchemyError, OSError)
-"""What the client raises when a server or database does not do as asked (``requests`` raises OSErrors)."""
+OUTAGES: tuple[type[Exception], ...] = (MlflowException, SQLAlchemyError, OSError, ImportError)
+"""What the client raises when a server or database does not do as asked (``requests`` raises OSErrors), or when the
+driver of a database or of an artifact store is not installed."""
 
 
 def scheme(uri: str) -> str:
@@ -160,17 +174,43 @@ def _noun(uri: str) -> str:
 
 def _ask(uri: str) -> str | None:
     try:
+        foreign = None if is_server(uri) else _foreign_table(uri)
+        if foreign is not None:
+            return f"it has tables of another program, such as '{foreign}'"
         client_for(uri).search_experiments(max_results=1)
+    except ValueError as error:
+        return why(error)
     except OUTAGES as error:
-        message = _first_line(error)
+        message = why(error)
         return f"{message}; run: mlflow db upgrade {shown(uri)}" if "out-of-date" in message else message
-    except (ImportError, ValueError) as error:
-        return _first_line(error)
     return None
 
 
+def _foreign_table(uri: str) -> str | None:
+    """A table of a database that is in use and not MLflow's; tables of MLflow alone may be just being made."""
+    from mlflow.store.db.base_sql_model import Base
+    from mlflow.store.db.utils import create_sqlalchemy_engine
+
+    engine = create_sqlalchemy_engine(uri)
+    try:
+        tables = set(inspect(engine).get_table_names())
+    finally:
+        engine.dispose()
+    if {"alembic_version", "experiments"} <= tables:
+        return None
+    return min(tables - {"alembic_version", *Base.metadata.tables}, default=None)
+
+
 def _check_http(uri: str) -> None:
-    if not urlsplit(uri).hostname:
+    try:
+        parts = urlsplit(uri)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise TrackingError(
+            f"The tracking address '{shown(uri)}' cannot be read; expected http://HOST:PORT, of an IPv6 host "
+            f"http://[HOST]:PORT: mend it or {_FORMS}."
+        ) from None
+    if not host:
         raise TrackingError(f"The tracking address '{shown(uri)}' names no host; {_FORMS}.")
     wrong = probe(uri)
     if wrong is not None:
@@ -210,9 +250,35 @@ def _check_sqlite(uri: str) -> None:
 def shown(uri: str) -> str:
     """The address without a password, for messages and pages."""
     head, mark, tail = uri.partition("://")
-    authority, slash, rest = tail.partition("/")
-    user, at, host = authority.rpartition("@")
-    return f"{head}{mark}{user.split(':', 1)[0]}{at}{host}{slash}{rest}" if at and ":" in user else uri
+    if _follows_user(uri):
+        uri = f"{head}{mark}{tail.split(':', 1)[0]}@{tail.rpartition('@')[2]}"
+    return _IN_QUERY.sub(r"\1***", uri)
+
+
+def has_password(uri: str) -> bool:
+    """Whether an address of a server or database holds a password, behind the user's name or in the query."""
+    return shown(uri) != uri
+
+
+def _follows_user(uri: str) -> bool:
+    """Whether a password stands behind the user's name; of a malformed address, whether one may."""
+    try:
+        if is_server(uri):
+            parts = urlsplit(uri)
+            _ = parts.port  # raises ValueError where a '/' in a password cuts the address
+            return bool(parts.password)
+        return bool(make_url(uri).password)
+    except (ValueError, ArgumentError):
+        return ":" in uri.partition("://")[2].rpartition("@")[0]
+
+
+def why(error: Exception) -> str:
+    """An error's first line, fit to stand in a sentence; of a missing module also what to install."""
+    line = _first_line(error)
+    if not isinstance(error, ImportError) or not error.name:
+        return line
+    root = error.name.split(".", 1)[0]
+    return f"{line}; install it: pip install {_PACKAGES.get(root, root)}"
 
 
 def _first_line(error: Exception) -> str:

@@ -16,10 +16,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from mlflow_tracking import names
-from mlflow_tracking.connect import OUTAGES, TrackingError, TrackingOutage, client_for, probe, shown, sqlite_path
+from mlflow_tracking.connect import OUTAGES, TrackingError, TrackingOutage, client_for, probe, shown, sqlite_path, why
 from mlflow_tracking.remote import Written, open_remote
 from trainables.ledger import SearchRecord
 from trainables.model_folder import CARD, MODEL, WARNING, read_card
+
+_FAILURES: tuple[type[Exception], ...] = (*OUTAGES, ValueError)
+"""What a download raises: MLflow takes apart some addresses that are none by a ValueError."""
 
 
 class NotTracked(RuntimeError):  # noqa: N818 - it is written there when the search is
@@ -60,7 +63,7 @@ def register(
         )
         return _version(client, search.name, model, card)
     except OUTAGES as error:
-        raise TrackingOutage(probe(uri) or str(error).splitlines()[0]) from error
+        raise TrackingOutage(probe(uri) or why(error)) from error
 
 
 def _logged(client: MlflowClient, experiment_id: str, card: Mapping[str, Any]) -> LoggedModel | None:
@@ -157,10 +160,11 @@ def fetch(address: str, tracking_uri: str, into: Path) -> Path:
                 artifact_uri=location, dst_path=str(into), tracking_uri=tracking_uri, registry_uri=tracking_uri
             )
         )
-    except OUTAGES as error:
+    except _FAILURES as error:
+        wrong = why(error) if isinstance(error, OUTAGES) else "it is no address of artifacts"
         raise TrackingError(
-            f"The model '{address}' cannot be had from '{shown(tracking_uri)}' ({str(error).splitlines()[0]}); "
-            f"expected models:/NAME/VERSION of that server. Name the server with --tracking-uri."
+            f"The model '{shown(address)}' cannot be had from '{shown(tracking_uri)}' ({wrong}); expected "
+            f"models:/NAME/VERSION of that server. Name the server with --tracking-uri."
         ) from None
     for folder in (root, root / "artifacts" / MODEL):
         if (folder / CARD).is_file():

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from mlflow_tracking import names, notes, records
 from mlflow_tracking.address import page_address
-from mlflow_tracking.connect import OUTAGES, TrackingOutage, client_for, probe
+from mlflow_tracking.connect import OUTAGES, TrackingOutage, client_for, probe, why
 from mlflow_tracking.pictures import PicturesMissing, draw_map, draw_pictures, has_map
 from mlflow_tracking.remote import Remote, RemoteRun, Written, open_remote, search_id
 from mlflow_tracking.sharing import Sharing, sharing_of
@@ -397,14 +397,14 @@ class Projector:
         return f"not stored: {problems[0]}" if problems else "logged"
 
     def _store(self, run: RemoteRun, path: Path) -> str | None:
-        """Store a file, or say why the server, which is there, does not take it."""
+        """Store a file, or say why the server, which is there, does not take it; a missing driver can be installed."""
         try:
             if path.is_dir():
                 run.log_folder(path)
             else:
                 run.log_file(path)
         except OUTAGES as error:
-            if probe(self._uri) is not None:
+            if isinstance(error, ImportError) or probe(self._uri) is not None:
                 raise
             return _one_line(error)
         return None
@@ -421,6 +421,8 @@ def _parsed(moment: str) -> float | None:
         return None
 
 
-def _one_line(error: BaseException) -> str:
+def _one_line(error: Exception) -> str:
+    if isinstance(error, ImportError):
+        return why(error)
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

@@ -8,9 +8,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from mlflow_tracking.connect import TrackingError, check_server, shown, sqlite_path
+from mlflow_tracking.connect import TrackingError, check_server, has_password, shown, sqlite_path
 from search.doctor_finding import Finding, fine, wary, wrong
 from search.doctor_storage import existing, network_of
 from search.pretrained import leave_missing
@@ -71,7 +70,7 @@ def torchvision() -> Finding:
 
 def tracking(uri: str) -> Finding:
     """Whether runs can be written; a database that is not there yet is not created for that."""
-    if "@" in uri and urlsplit(uri).password:
+    if has_password(uri):
         return wrong(
             "the address holds a password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or PGPASSWORD) "
             "instead"

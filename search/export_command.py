@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import create_engine, inspect
 
 from mlflow_tracking.connect import shown
 from search.console import open_console
@@ -71,6 +74,7 @@ def write_study(ledger: Ledger, url: str, name: str) -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     objectives = objectives_of(record)
     try:
+        _check_tables(url)
         opened = optuna.storages.RDBStorage(url)
         if name in optuna.get_all_study_names(opened):
             attributes = optuna.load_study(study_name=name, storage=opened).user_attrs
@@ -92,11 +96,37 @@ def write_study(ledger: Ledger, url: str, name: str) -> int:
     except SettingsError:
         raise
     except Exception as error:  # of SQLAlchemy, of a database's driver, of Optuna
-        reason = " ".join(str(error).replace(url, shown(url)).split())[:300] or type(error).__name__
+        reason = " ".join(str(error).replace(url, shown(url)).split())[:300]
+        if not reason or _hidden(url) & _words(reason):
+            reason = type(error).__name__
         raise SettingsError(
             f"--optuna {shown(url)} cannot be used ({reason}); give an Optuna storage such as sqlite:///study.db."
         ) from error
     return len(trials)
+
+
+def _check_tables(url: str) -> None:
+    """Raises: SettingsError if a database is in use, and not Optuna's; nothing is written."""
+    engine = create_engine(url)
+    try:
+        tables = inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
+    others = sorted(set(tables) - {"alembic_version"})
+    if tables and "studies" not in tables:
+        raise SettingsError(
+            f"--optuna {shown(url)} has tables of another program, such as '{(others or tables)[0]}'; give a new "
+            f"database, such as sqlite:///study.db, or one of Optuna."
+        )
+
+
+def _hidden(url: str) -> set[str]:
+    """The words of the password of an address, as they stand there and as a driver reads them."""
+    return (_words(url) | _words(unquote(url))) - _words(shown(url))
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text))
 
 
 def _frozen(trial: TrialResult, record: SearchRecord, objectives: Sequence[Objective]) -> FrozenTrial:

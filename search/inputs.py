@@ -6,11 +6,10 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from mlflow_tracking.connect import check_server, scheme, sqlite_path
+from mlflow_tracking.connect import check_server, has_password, scheme, sqlite_path
 from search.allotment import Allotment
 from search.attempt import check_cluster
 from search.candidates import TEST_REPEATS, references_of
@@ -104,7 +103,7 @@ def absolute_uri(uri: str) -> str:
 
     Raises: SettingsError if it holds a password, which would be written into the search's record.
     """
-    if "@" in uri and urlsplit(uri).password:
+    if has_password(uri):
         raise SettingsError(
             "--tracking-uri holds a password, which would be written into the search's record; leave it out and set "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or PGPASSWORD for PostgreSQL) instead."

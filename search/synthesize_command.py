@@ -7,6 +7,7 @@ copy what it was trained on, so the share of copies among these very images is m
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from search.console import open_console
 from search.outcome import policy, rank
 from search.settings import SettingsError
 from search.storage import find_search
-from search.synthetic_files import Writing, write_folder
+from search.synthetic_files import Writing, unwritable, write_folder
 from search.versions import versions
 from search.winner import Bench, bench, chosen_trial, config_of
 from spaces.config import TrialConfig, as_dict
@@ -130,14 +131,20 @@ def _check_class(name: str | None, record: SearchRecord) -> None:
 
 
 def _check_folder(out: Path) -> None:
-    """Raises: SettingsError if the images cannot be the only content of that folder."""
-    if out.exists() and (not out.is_dir() or next(out.iterdir(), None) is not None):
-        wrong = "is not empty" if out.is_dir() else "is a file"
-        raise SettingsError(
-            f"--out '{out}' {wrong}; name a new folder, so that synthetic images are not taken for others."
-        )
-    if not out.absolute().parent.is_dir():
-        raise SettingsError(f"--out '{out}' lies in a folder that does not exist; create {out.absolute().parent}.")
+    """Raises: SettingsError if the images cannot be the only content of that folder, or it cannot be written."""
+    try:
+        place = out.resolve()
+        if place.exists() and (not place.is_dir() or next(place.iterdir(), None) is not None):
+            wrong = "is not empty" if place.is_dir() else "is a file"
+            raise SettingsError(
+                f"--out '{out}' {wrong}; name a new folder, so that synthetic images are not taken for others."
+            )
+        if not place.parent.is_dir():
+            raise SettingsError(f"--out '{out}' lies in a folder that does not exist; create {place.parent}.")
+        with tempfile.TemporaryDirectory(prefix=".genmix-", dir=place if place.exists() else place.parent):
+            pass
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+        raise unwritable(out, error) from None
 
 
 def _make(wish: SynthesizeWish, record: SearchRecord, config: TrialConfig, found: Bench) -> _Made:

@@ -47,7 +47,7 @@ class Writing:
 
 
 def write_folder(out: Path, images: ImageSet, writing: Writing, manifest: Mapping[str, Any]) -> None:
-    """Write images, their labels and a manifest; the folder appears when all of it is there.
+    """Write images, their labels and a manifest; they appear when all of it is there, the manifest last.
 
     Args:
         out: a folder that is empty or does not exist.
@@ -58,7 +58,9 @@ def write_folder(out: Path, images: ImageSet, writing: Writing, manifest: Mappin
     Raises:
         SettingsError: the folder cannot be written, or is no longer empty.
     """
-    building = out.absolute().with_name(f".{out.absolute().name}-{secrets.token_hex(4)}")
+    place = out.resolve()
+    is_there = place.exists()
+    building = (place if is_there else place.parent) / f".{place.name}-{secrets.token_hex(4)}"
     try:
         building.mkdir()
         names = file_names(images, writing.file_format)
@@ -72,13 +74,23 @@ def write_folder(out: Path, images: ImageSet, writing: Writing, manifest: Mappin
             for name, label in zip(names, labels, strict=True)
         }
         write_json(building / MANIFEST, {**manifest, "files": files})
-        building.rename(out)
+        if not is_there:
+            building.rename(place)
+        elif list(place.iterdir()) != [building]:
+            raise SettingsError(f"--out '{out}' is not empty any more; name a new folder.")
+        else:
+            for name in (*names, LABELS_FILE, MANIFEST):
+                (building / name).rename(place / name)
     except OSError as error:
-        raise SettingsError(
-            f"--out '{out}' cannot be written ({error.strerror or error}); name a new folder where there is room."
-        ) from error
+        raise unwritable(out, error) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def unwritable(out: Path, error: Exception) -> SettingsError:
+    """The sentence for a folder that cannot be written."""
+    reason = getattr(error, "strerror", None) or error
+    return SettingsError(f"--out '{out}' cannot be written ({reason}); name a new folder where there is room.")
 
 
 def file_names(images: ImageSet, file_format: str) -> list[str]:

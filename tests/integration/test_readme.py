@@ -86,7 +86,7 @@ STEPS = (
     Step(documented=f"{_RUN} doctor --data FOLDER"),
     Step(documented=f"{_RUN} report NAME", told="report.html", early=True),
     Step(documented=f"{_RUN} report NAME --compare OTHER", told="comparison-NAME-phantom.html"),
-    Step(documented="mlflow ui", instead={"ui": "ui --port PORT"}, serves=True),
+    Step(documented="mlflow ui --backend-store-uri sqlite:///mlflow.db", instead={"ui": "ui --port PORT"}, serves=True),
     Step(documented=f"{_RUN} ui NAME", told="viewStateShareKey", serves=True),
     Step(documented=f"{_RUN} sync NAME --tracking-uri http://HOST:PORT", told="trials of NAME"),
     Step(documented=f"{_RUN} export NAME --optuna sqlite:///study.db", left="study.db", early=True),

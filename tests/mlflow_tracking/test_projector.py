@@ -18,6 +18,7 @@ from mlflow_tracking.connect import TrackingOutage, client_for
 from mlflow_tracking.live import LiveProjector
 from mlflow_tracking.notes import incumbent
 from mlflow_tracking.projector import Projector
+from mlflow_tracking.remote import RemoteRun
 from mlflow_tracking.view import runs_view
 from tests.mlflow_tracking.made_up import (
     FOLDS,
@@ -348,6 +349,24 @@ def test_stopping_without_a_server_ends_within_its_time(tmp_path: Path) -> None:
     assert len(messages) == 1
     assert "no connection" in messages[0]
     assert live.page is None
+
+
+def test_a_driver_that_is_not_installed_is_told_and_what_it_stores_is_caught_up(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'boto3'", name="boto3")
+
+    projector = Projector(filled(tmp_path / "runs"), uri)
+    for name in ("log_file", "log_folder"):
+        monkeypatch.setattr(RemoteRun, name, missing)
+    (tmp_path / "runs" / "demo" / "best.yaml").touch()
+    with pytest.raises(TrackingOutage, match=r"^No module named 'boto3'; install it: pip install boto3$"):
+        projector.close(interrupted=False)
+    monkeypatch.undo()
+    projector.close(interrupted=False)
+    files = client_for(uri).list_artifacts(runs(uri)["search"].info.run_id)
+    assert [file.path for file in files] == ["best.yaml"]
 
 
 def test_any_failure_of_tracking_stays_in_its_thread(tmp_path: Path, uri: str) -> None:

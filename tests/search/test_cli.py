@@ -200,9 +200,11 @@ def test_a_tracking_server_that_is_not_there(capsys: pytest.CaptureFixture[str],
 
 
 def test_a_password_in_the_tracking_address(capsys: pytest.CaptureFixture[str], tmp_path: Path, data: Path) -> None:
-    said = refusal(capsys, *started(tmp_path, data)[:-1], "http://me:secret@127.0.0.1:9")
-    assert "holds a password" in said
-    assert "secret" not in said
+    for uri in ("http://me:secret@127.0.0.1:9", "http://me:a/secret@127.0.0.1", "postgresql://h/x?password=secret"):
+        said = refusal(capsys, *started(tmp_path, data)[:-1], uri)
+        assert "holds a password" in said
+        assert "secret" not in said
+    assert "cannot be read" in refusal(capsys, *started(tmp_path, data)[:-1], "http://me@[::1")
 
 
 def test_a_damaged_record_hides_no_other_search(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -183,7 +183,9 @@ def test_a_tracking_address_that_cannot_be_used_fails(tmp_path: Path, monkeypatc
     assert not list(tmp_path.iterdir())
     assert tracking(f"sqlite:///{tmp_path}/none/mlflow.db").state == "fail"
     assert "cannot be reached" in tracking("http://127.0.0.1:9").text
-    assert "PGPASSWORD" in tracking("postgresql://me:secret@host/db").text
+    for uri in ("me:secret@host/db", "me:sec/ret@host/db", "host/db?user=me&password=secret"):
+        assert "PGPASSWORD" in tracking(f"postgresql://{uri}").text
+    assert "cannot be read" in tracking("http://[::1").text
     services = import_module("search.doctor_services")
     monkeypatch.setattr(services, "network_of", lambda _: "nfs4")
     assert tracking(f"sqlite:///{tmp_path}/mlflow.db").state == "warn"

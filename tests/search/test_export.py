@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,8 +88,16 @@ def test_the_same_search_is_written_anew_and_another_study_stays(ledger: Ledger,
         write_study(ledger, url, "theirs")
 
 
-def test_no_password_is_printed(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
-    url = "postgresql://somebody:secret@127.0.0.1:1/x"
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://somebody:secret@127.0.0.1:1/x",
+        "postgresql://somebody:a/secret@127.0.0.1:1/x",
+        "postgresql://127.0.0.1:1/x?user=somebody&password=secret",
+        "postgresql://somebody:a@h:secret@127.0.0.1/x",
+    ],
+)
+def test_no_password_is_printed(ledger: Ledger, capsys: pytest.CaptureFixture[str], url: str) -> None:
     assert main(["export", "s", "--storage", str(ledger.storage), "--optuna", url]) == 2
     printed = "".join(capsys.readouterr())
     assert "somebody" in printed
@@ -98,3 +108,13 @@ def test_no_password_is_printed(ledger: Ledger, capsys: pytest.CaptureFixture[st
 def test_a_storage_that_cannot_be_used_is_refused(ledger: Ledger, capsys: pytest.CaptureFixture[str], url: str) -> None:
     assert main(["export", "s", "--storage", str(ledger.storage), "--optuna", url]) == 2
     assert "cannot be used" in capsys.readouterr().err
+
+
+def test_a_database_of_somebody_else_is_refused_and_stays_as_it_is(ledger: Ledger, tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("CREATE TABLE alembic_version (x); CREATE TABLE experiments (x)")
+    before = path.read_bytes()
+    with pytest.raises(SettingsError, match="has tables of another program, such as 'experiments'"):
+        write_study(ledger, f"sqlite:///{path}", "s")
+    assert path.read_bytes() == before

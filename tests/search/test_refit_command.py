@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,8 +18,8 @@ from mlflow.entities.model_registry import ModelVersion
 from rich.console import Console
 
 from mlflow_tracking import names
-from mlflow_tracking.connect import TrackingError, check_server, client_for
-from mlflow_tracking.models import fetch
+from mlflow_tracking.connect import TrackingError, TrackingOutage, check_server, client_for
+from mlflow_tracking.models import fetch, register
 from mlflow_tracking.projector import Projector
 from search import refit_command
 from search.predict_command import PredictWish, predict_images
@@ -157,6 +158,38 @@ def test_what_mlflow_does_not_have_is_said_in_a_sentence(registered: Ledger, tmp
     for address in ("models:/tinny/1", "models:/tiny/7", "runs:/0123456789abcdef/model"):
         with pytest.raises(TrackingError, match=f"The model '{address}' cannot be had from 'sqlite:.*--tracking-uri"):
             fetch(address, uri, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("s3://bucket/x", "install it: pip install boto3"),
+        ("http://127.0.0.1:1/x", "it is no address of artifacts"),
+        ("http://me:secret@[::1", "it is no address of artifacts"),
+    ],
+)
+def test_an_address_of_no_model_or_without_its_driver_is_refused_in_a_sentence(
+    address: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("boto3", "botocore"):
+        monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / "mlflow.db").touch()
+    with pytest.raises(TrackingError, match=re.escape(said)) as caught:
+        fetch(address, f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_missing_driver_of_the_artifact_store_leaves_the_model_on_disk_and_says_what_to_install(
+    tiny_search: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError("No module named 'boto3'", name="boto3")
+
+    monkeypatch.setattr("mlflow_tracking.models.read_card", lambda _: {})
+    monkeypatch.setattr("mlflow_tracking.models.open_remote", missing)
+    with pytest.raises(TrackingOutage, match=r"^No module named 'boto3'; install it: pip install boto3$"):
+        register(tiny_search.search(), tmp_path)
 
 
 @pytest.mark.integration

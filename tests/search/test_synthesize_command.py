@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from search import synthetic_files
 from search.settings import SettingsError
 from search.synthesize_command import SynthesizeWish, synthesize
 from search.synthesize_flags import synthesize_parser
@@ -138,6 +141,55 @@ def test_what_cannot_be_is_refused_before_anything_is_computed(wish: SynthesizeW
     for given in (["--count", "0"], ["--count", "9" * 5000], ["--format", "jpg"], []):
         with pytest.raises(SettingsError):
             synthesize_parser().parse_args(["tiny", *given, *(["--out", "o"] if given else [])])
+
+
+def test_an_empty_folder_is_filled_as_it_is_by_whatever_name_it_is_given(
+    wish: SynthesizeWish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = {name: tmp_path / name / "out" for name in ("link", "here", "mount")}
+    for place in places.values():
+        place.mkdir(parents=True)
+    nodes = [place.stat().st_ino for place in places.values()]
+    (tmp_path / "to").symlink_to(places["link"])
+    assert synthesize(replace(wish, out=tmp_path / "to")) == 0
+    monkeypatch.chdir(places["here"])
+    assert synthesize(replace(wish, out=Path())) == 0
+    (tmp_path / "new").symlink_to(tmp_path / "made")
+    assert synthesize(replace(wish, out=tmp_path / "new")) == 0
+    assert synthesize(replace(wish, out=places["mount"])) == 0
+    assert [place.stat().st_ino for place in places.values()] == nodes
+    for folder in (*places.values(), tmp_path / "made"):
+        assert len(list(folder.iterdir())) == 7 + 2
+        assert [path for path in folder.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(
+    wish: SynthesizeWish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("search.synthesize_command.bench", lambda *_, **__: pytest.fail("computed"))
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in ("there", "new", "loop"):
+        with pytest.raises(SettingsError, match=rf"--out '.*{name}' cannot be written \(.+\); name a new folder where"):
+            synthesize(replace(wish, out=tmp_path / name))
+
+
+def test_what_came_into_the_folder_meanwhile_is_kept(wish: SynthesizeWish, monkeypatch: pytest.MonkeyPatch) -> None:
+    wish.out.mkdir()
+    write = synthetic_files._write_labels
+
+    def later(*given: Any) -> None:
+        write(*given)
+        (wish.out / "labels.csv").write_text("theirs")
+
+    monkeypatch.setattr(synthetic_files, "_write_labels", later)
+    with pytest.raises(SettingsError, match="is not empty any more"):
+        synthesize(wish)
+    assert [path.read_text() for path in wish.out.iterdir()] == ["theirs"]
 
 
 def test_labels_mark_an_image_as_synthetic_by_yes_alone(tmp_path: Path) -> None:
