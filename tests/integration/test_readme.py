@@ -133,6 +133,7 @@ STEPS = (
     Step(documented="python tests/benchmarks/generators.py", small="--small --generator dcgan"),
     Step(documented="python tests/benchmarks/racing.py", small="--small"),
     Step(documented="python tests/benchmarks/sharing.py", small="--small --data FOLDER"),
+    Step(documented="python tests/benchmarks/search_efficiency.py", small="--small"),
     Step(documented="python tests/benchmarks/overhead.py --small"),
     Step(documented="pip install -e '.[test]'"),
     Step(documented="pytest", small="tests/spaces"),

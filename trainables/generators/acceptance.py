@@ -109,7 +109,8 @@ def check_images(fitted: FittedNetworks, train: ImageSet, *, steps: int, shown: 
     if shown >= JUDGED_AFTER and not off <= NOISE_ABOVE:
         raise DivergedError(
             f"the generator makes noise: after {steps} steps its mean image is {off:.2f} times as far from the mean "
-            f"real image as real images are; expected at most {NOISE_ABOVE}. Lower generator.learning_rate."
+            f"real image as real images are; expected at most {NOISE_ABOVE}. It has not got there yet or "
+            f"left again: raise generator.steps, or change generator.learning_rate."
         )
 
 

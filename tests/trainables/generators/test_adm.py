@@ -16,10 +16,12 @@ from trainables.generators.networks.denoiser import Denoiser, fill_pretrained, r
 
 
 @pytest.mark.parametrize("by_block", [True, False])
-@pytest.mark.parametrize("scale_shift", [True, False])
-def test_a_converted_model_predicts_what_the_original_does(tmp_path: Path, by_block: bool, scale_shift: bool) -> None:
+@pytest.mark.parametrize(("scale_shift", "multiples"), [(True, (1, 2)), (False, (1, 2)), (True, (1, 2, 3))])
+def test_a_converted_model_predicts_what_the_original_does(
+    tmp_path: Path, by_block: bool, scale_shift: bool, multiples: tuple[int, ...]
+) -> None:
     path = tmp_path / "adm.pt"
-    original = write_adm(path, classes=5, by_block=by_block, scale_shift=scale_shift, heads=2)
+    original = write_adm(path, classes=5, by_block=by_block, scale_shift=scale_shift, heads=2, multiples=multiples)
     architecture, _ = read_architecture(path)
     converted = Denoiser(architecture, n_classes=4)
     fill_pretrained(converted, read_weights(path), rng=torch.Generator())

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from tests.trainables.generators.tiny_pipelines import write_ddpm, write_stable_diffusion
 from trainables.errors import DataError
 from trainables.generators import pretrained
+from trainables.generators.networks.denoiser import read_weights
+from trainables.generators.networks.latent_pipeline import LatentPipeline
 from trainables.generators.pretrained import available, content_digest, ensure
 
 
@@ -158,3 +162,27 @@ def test_a_file_that_is_no_adm_model_is_refused_before_any_training(tmp_path: Pa
         assert reason is not None
         assert name in reason
         assert "ADM" in reason
+
+
+@pytest.mark.parametrize("harm", ["shape", "torn", "scheduler"])
+def test_damaged_parts_of_a_pipeline_are_refused_with_what_to_pass(tmp_path: Path, harm: str) -> None:
+    folder = write_stable_diffusion(tmp_path)
+    weights = folder / "text_encoder" / "model.safetensors"
+    if harm == "shape":
+        name, value = next((name, value) for name, value in load_file(weights).items() if value.dim() == 2)
+        save_file({**load_file(weights), name: value[:-1].clone()}, weights, metadata={"format": "pt"})
+    elif harm == "torn":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    else:
+        (folder / "scheduler" / "scheduler_config.json").write_text("{")
+    with pytest.raises(DataError, match=r"(?s)could not be read .* Pass such a folder"):
+        LatentPipeline(folder, words=1)
+
+
+def test_a_weight_of_another_shape_in_a_diffusion_model_is_refused(tmp_path: Path) -> None:
+    folder = write_ddpm(tmp_path)
+    weights = next(folder.rglob("*.safetensors"))
+    name, value = next((name, value) for name, value in load_file(weights).items() if value.dim() == 4)
+    save_file({**load_file(weights), name: value[:-1].clone()}, weights, metadata={"format": "pt"})
+    with pytest.raises(DataError, match=r"(?s)could not be read .* Pass such a folder"):
+        read_weights(folder)

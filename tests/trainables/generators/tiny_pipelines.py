@@ -161,14 +161,22 @@ class AdmUnet(nn.Module):
         by_block: residual blocks halve and double the grid (``resblock_updown``), not convolutions.
         scale_shift: ``use_scale_shift_norm``.
         heads: of every attention module.
+        multiples: of each level's channels; all levels but the first attend.
     """
 
     def __init__(
-        self, *, classes: int | None, by_block: bool = True, scale_shift: bool = True, heads: int = 4, out: int = 6
+        self,
+        *,
+        classes: int | None,
+        by_block: bool = True,
+        scale_shift: bool = True,
+        heads: int = 4,
+        out: int = 6,
+        multiples: tuple[int, ...] = (1, 2),
     ) -> None:
         super().__init__()
         self.heads = heads
-        base, multiples, blocks, attends = 32, (1, 2), 1, (False, True)
+        base, blocks, attends = 32, 1, (False, *[True] * (len(multiples) - 1))
         emb = 4 * base
         self.base = base
 

@@ -10,6 +10,7 @@ published models.
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
 from collections.abc import Iterator, Mapping
@@ -189,7 +190,7 @@ def _heads(settings: Mapping[str, Any], channels: set[int]) -> tuple[int, int | 
         size = HEAD_CHANNELS
     if size != -1:
         return int(size), None
-    return min(channels), int(heads or HEADS)
+    return math.gcd(*channels), int(heads or HEADS)
 
 
 def _renamed(

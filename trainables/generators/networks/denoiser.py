@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -213,7 +214,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
             unet, report = UNet2DModel.from_pretrained(
                 part_folder(path, "unet"), local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise DataError(
             f"generator.pretrained={path} could not be read ({error}); expected a UNet2DModel as save_pretrained "
             "writes it. Pass such a folder."

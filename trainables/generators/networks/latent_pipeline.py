@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -66,7 +67,7 @@ class LatentPipeline:
                 self.scheduler: Mapping[str, Any] = json.loads(
                     (folders["scheduler"] / "scheduler_config.json").read_text(encoding="utf-8")
                 )
-            except OSError as error:
+            except (OSError, ValueError, RuntimeError, SafetensorError) as error:
                 raise DataError(
                     f"generator.pretrained={path} could not be read ({error}); expected every part of a pipeline as "
                     "save_pretrained writes it. Pass such a folder."
