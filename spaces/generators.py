@@ -175,13 +175,6 @@ class EganConfig(GanConfig):
         _whole("survivors", self.survivors, 1, 8)
         _whole("discriminator_steps", self.discriminator_steps, 1, 20)
         _whole("evaluation_batch", self.evaluation_batch, 2)
-        require(
-            not (self.reuse_gradient and self.spectral_norm and self.discriminator_steps == 1),
-            "generator.reuse_gradient",
-            self.reuse_gradient,
-            "false where generator.spectral_norm is on and generator.discriminator_steps is 1: nothing would "
-            "then follow the weights' norms; set generator.discriminator_steps to 2 or more",
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

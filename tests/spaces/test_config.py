@@ -307,16 +307,6 @@ def test_a_gradient_is_reused_only_where_it_is_of_the_discriminators_own_loss(
         trial_config(reusing, QUICK)
 
 
-@pytest.mark.parametrize("generator", ["egan", "dae_gan"])
-def test_a_gradient_is_not_reused_where_it_is_all_that_would_update_spectral_norms(generator: str) -> None:
-    flat: dict[str, Value] = {"mixer.name": "genmix", "generator.name": generator, "generator.spectral_norm": True}
-    flat |= {"generator.reuse_gradient": True, "generator.discriminator_steps": 2}
-    flat |= {"generator.mixed_fitness": True} if generator == "dae_gan" else {}
-    trial_config(flat, QUICK)
-    with pytest.raises(ConfigError, match=r"expected false where .*set generator.discriminator_steps to 2"):
-        trial_config({**flat, "generator.discriminator_steps": 1}, QUICK)
-
-
 def test_a_space_in_which_no_trial_could_reuse_the_gradient_is_refused_before_any_trial() -> None:
     with pytest.raises(SpaceError, match=r"generator\.reuse_gradient is True; expected false where"):
         with_generator_setting(PRESETS["dae_gan"], "generator.reuse_gradient", "true", QUICK)

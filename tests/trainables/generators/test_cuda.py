@@ -57,13 +57,7 @@ OPTIONS: Mapping[str, dict[str, Any]] = {
     "per_class": {"per_class": True},
     "tf32": {"precision": "tf32"},
     "bfloat16": {"precision": "bfloat16", "spectral_norm": True},
-    "reused": {
-        "reuse_gradient": True,
-        "mixed_fitness": True,
-        "survivors": 2,
-        "discriminator_steps": 2,
-        "spectral_norm": True,
-    },
+    "reused": {"reuse_gradient": True, "mixed_fitness": True, "survivors": 2, "spectral_norm": True},
 }
 
 
