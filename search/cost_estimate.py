@@ -28,7 +28,9 @@ _MOST_SIMULATED = 400
 """Trials; what more of them cost is taken in proportion, which is too much rather than too little."""
 CONFIRMATION_SHARE = 0.25
 """``search.confirm.SHARE``, which costs the import of Ray."""
-_STARTUP, _NEW_WITHIN, _PLAIN_DRAWS = 8, 5, 50
+STARTUP, NEW_WITHIN = 8, 5
+"""Those of ``search.reuse``, which costs the import of scikit-learn."""
+_PLAIN_DRAWS = 50
 _OBJECTIVE = Objective(name="balanced_accuracy", maximize=True)
 
 
@@ -177,8 +179,8 @@ class _OverGenerators(_Draws):
         rng = self._rng(number)
         drawn = self._space.sample(rng)
         generators = [trial.config for trial in trials if GENERATOR_NAME in trial.config]
-        new = number % _NEW_WITHIN == 0
-        if number < _STARTUP and not new:
+        new = number % NEW_WITHIN == 0
+        if number < STARTUP and not new:
             more = (self._space.sample(rng) for _ in range(_PLAIN_DRAWS))
             drawn = next((each for each in more if GENERATOR_NAME not in each), drawn)
         if new or not generators or drawn.get("mixer.name") not in SYNTHETIC_MIXERS:

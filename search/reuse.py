@@ -141,7 +141,7 @@ class ReuseProposer:
 
         Where every configuration needs one, every second draw is over one that is trained, or shared in training.
 
-        Source: the cost-effective initial design of Lee et al. 2020, "Cost-aware Bayesian optimization", section 3.1.
+        Source: what is cheap first, as in Lee et al. 2020, "Cost-aware Bayesian optimization".
         """
         if self._is_time_for_a_new_one(scene):
             return self._draws.untried(number, scene.trials)

@@ -57,7 +57,9 @@ def reference_policies(space: Space) -> dict[str, Assignment]:
 
 def _understood(policy: Assignment) -> Assignment:
     """What a policy's own mixer and generator understand of it: a space may name settings without a condition."""
-    makes_images = policy["mixer.name"] in SYNTHETIC_MIXERS
-    generator = str(policy["generator.name"]) if makes_images else NoGeneratorConfig.name
-    names = set(names_under(str(policy["mixer.name"]), generator)) - ({"generator.name"} if not makes_images else set())
+    mixer = str(policy["mixer.name"])
+    if mixer in SYNTHETIC_MIXERS:
+        names = {*names_under(mixer, str(policy["generator.name"]))}
+    else:
+        names = {*names_under(mixer, NoGeneratorConfig.name)} - {"generator.name"}
     return {name: value for name, value in policy.items() if name in names}

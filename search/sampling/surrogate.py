@@ -132,9 +132,9 @@ class _Offset(ConstantKernel):  # type: ignore[misc]
 def kernel(columns: Columns, sources: int) -> Kernel:
     """What is assumed of scores: a part of the generator, one of all else, one of both, one of each downstream setting.
 
-    The last ones say early what a setting does whatever the others are, such as a learning rate that is too high: what
-    all configurations together tell of it, fewer trials tell than of any two settings at once (additive Gaussian
-    processes, Duvenaud et al. 2011). A generator's settings have none: few generators are tried.
+    The last ones (additive Gaussian processes, Duvenaud et al. 2011) learn from a few trials what a setting does
+    whatever the others are, such as a learning rate that is too high. A generator's settings have none: few generators
+    are tried.
 
     Args:
         columns: of the rows; ``sources`` more columns follow, in which a row of another fidelity has a one.

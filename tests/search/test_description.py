@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from search import confirm, cost_estimate
+from search import confirm, cost_estimate, reuse
 from search.cli import main
 from search.description import PHANTOM_IMAGES
 from trainables.data.phantom import write_phantom
@@ -109,6 +109,10 @@ def test_a_confirmation_is_counted_where_there_will_be_one(capsys: pytest.Captur
     for without in (["--budget", "standard", "--trials", "8", "--no-confirm"], []):
         assert "confirmation" not in page(capsys, *REAL, *without)
     assert cost_estimate.CONFIRMATION_SHARE == confirm.SHARE
+
+
+def test_the_estimate_proposes_new_generators_as_often_as_the_sampler() -> None:
+    assert (cost_estimate.STARTUP, cost_estimate.NEW_WITHIN) == (reuse.STARTUP, reuse.NEW_WITHIN)
 
 
 def test_the_budgets_settings_are_those_that_hold(capsys: pytest.CaptureFixture[str]) -> None:

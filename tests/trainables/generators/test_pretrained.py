@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tests.trainables.generators.tiny_pipelines import write_ddpm, write_stable_diffusion
 from trainables.errors import DataError
 from trainables.generators import pretrained
-from trainables.generators.networks.denoiser import read_weights
+from trainables.generators.networks.denoiser import read_architecture, read_weights
 from trainables.generators.networks.latent_pipeline import LatentPipeline
 from trainables.generators.pretrained import available, content_digest, ensure
 
@@ -186,3 +186,10 @@ def test_a_weight_of_another_shape_in_a_diffusion_model_is_refused(tmp_path: Pat
     save_file({**load_file(weights), name: value[:-1].clone()}, weights, metadata={"format": "pt"})
     with pytest.raises(DataError, match=r"(?s)could not be read .* Pass such a folder"):
         read_weights(folder)
+
+
+def test_a_torn_schedule_of_a_diffusion_model_is_refused(tmp_path: Path) -> None:
+    folder = write_ddpm(tmp_path)
+    (folder / "scheduler" / "scheduler_config.json").write_text("{")
+    with pytest.raises(DataError, match=r"scheduler_config.json that could not be read"):
+        read_architecture(folder)

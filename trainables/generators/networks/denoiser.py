@@ -191,11 +191,17 @@ def read_architecture(path: Path) -> tuple[Architecture, Mapping[str, Any]]:
 
 
 def _read_scheduler(path: Path) -> Mapping[str, Any]:
-    """Ho et al.'s linear schedule where a UNet lies alone."""
+    """Ho et al.'s linear schedule where a UNet lies alone. Raises: DataError on a file that is no JSON."""
     file = part_folder(path, "scheduler") / "scheduler_config.json"
     if not file.is_file():
         return {"beta_schedule": "linear", "clip_sample": True}
-    found: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        found: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(
+            f"generator.pretrained={path} has a scheduler/scheduler_config.json that could not be read ({error}); "
+            "expected JSON as save_pretrained writes it. Save the model again."
+        ) from error
     return found
 
 
