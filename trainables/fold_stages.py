@@ -29,7 +29,7 @@ from trainables.errors import LeakError
 from trainables.files import read_json, write_json
 from trainables.fold_keys import FoldKeys
 from trainables.generators import registry as generators
-from trainables.generators.acceptance import check_class
+from trainables.generators.acceptance import check_class, check_noise
 from trainables.generators.base import FittedGenerator
 from trainables.generators.previews import write_previews
 from trainables.metrics import extractor, fidelity
@@ -269,6 +269,14 @@ class FoldStages:
         def compute(folder: Path) -> None:
             self._guard(real, "fidelity")
             synthetic = pool.take(folders, real.counts, real.classes)
+            trained = self.keys.trained
+            check_noise(
+                synthetic.images_NCHW,
+                real,
+                steps=trained.steps,
+                batch_size=trained.batch_size,
+                sampling={name: getattr(trained, name) for name in trained.SAMPLING},
+            )
             found = fidelity.fidelity(real, synthetic, self.load_extractor(features, real), seed=key.seed)
             fidelity.write_fidelity(folder, found, real.classes)
 

@@ -20,9 +20,11 @@ from trainables.data.cohort import Cohort
 from trainables.data.image_files import load_image_set
 from trainables.data.reading import read_cohort
 from trainables.data.splits import FoldSplit, make_folds
-from trainables.errors import LeakError
+from trainables.errors import DivergedError, LeakError
 from trainables.fold import Environment, _resident_peak, peak_bytes, run_fold
 from trainables.fold_stages import FoldStages
+from trainables.generators import acceptance
+from trainables.generators.fitted import FittedNetworks
 from trainables.leases import Lease
 from trainables.results import FoldResult
 from trainables.stage_files import CHECKPOINTS, lease_path
@@ -209,6 +211,22 @@ def test_trials_that_differ_in_how_images_are_drawn_share_the_training(
         keys.append({stage.name: stage.key for stage in result.stages})
     assert keys[0]["generator"] == keys[1]["generator"]
     assert keys[0]["pool"] != keys[1]["pool"]
+
+
+def test_a_pool_of_noise_fails_the_trial_whose_own_sampling_made_it(
+    environment: Environment, tiny_trial: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = make_folds(environment.cohort, folds=3, seed=0)[0]
+    monkeypatch.setattr(acceptance, "JUDGED_AFTER", 8)
+    run_fold(genmix(tiny_trial, generator__name="diffusion", generator__guidance=1.0), split, environment)
+
+    def nearly_white(self: FittedNetworks, class_index: int, start: int, count: int, *, seed: int) -> torch.Tensor:
+        return 1 - 0.3 * torch.rand(count, 1, 32, 32, generator=torch.Generator().manual_seed(start))
+
+    monkeypatch.setattr(FittedNetworks, "sample", nearly_white)
+    other = genmix(tiny_trial, generator__name="diffusion", generator__guidance=3.0)
+    with pytest.raises(DivergedError, match=r"sampled with \{'sampling_steps': 2, 'guidance': 3.0\}, its mean image"):
+        run_fold(other, split, environment)
 
 
 def test_a_longer_training_goes_on_from_the_end_of_a_shorter_one(

@@ -82,20 +82,18 @@ def check_class(images_NCHW: Tensor, train: ImageSet, class_index: int, *, when:
         raise DivergedError(_alike(train.classes[class_index], found, real, len(images_NCHW), when))
 
 
-def check_images(fitted: FittedNetworks, train: ImageSet, *, steps: int, shown: int, seed: int) -> None:
-    """Check that the training has led to something.
+def check_images(fitted: FittedNetworks, train: ImageSet, *, steps: int, batch_size: int, seed: int) -> None:
+    """Check that the training has led to something, where all trials sample its generator alike.
 
     Args:
         fitted: the trained generator.
         train: the real images; a class of identical images may have identical images generated.
         steps: of the training.
-        shown: training images that it has been shown, one as often as it was; after fewer than ``JUDGED_AFTER`` it is
-            not expected to resemble anything.
+        batch_size: real images of a step.
         seed: of the images looked at.
 
     Raises:
-        DivergedError: a class's images differ less than ``COLLAPSED_BELOW`` of how much its real images differ, or
-            the images as a whole are ``NOISE_ABOVE`` as far off as a real image is from the mean.
+        DivergedError: the images of a class are all alike (``check_class``), or all of them noise (``check_noise``).
     """
     pools = []
     for index in range(len(train.classes)):
@@ -105,13 +103,35 @@ def check_images(fitted: FittedNetworks, train: ImageSet, *, steps: int, shown: 
         pool_NCHW = fitted.sample(index, 0, CHECKED_IMAGES, seed=seed)
         pools.append(pool_NCHW[torch.arange(len(real_NCHW)) % CHECKED_IMAGES])
         check_class(pool_NCHW, train, index, when="at the end")
-    off = displacement(torch.cat(pools), train.images_NCHW)
-    if shown >= JUDGED_AFTER and not off <= NOISE_ABOVE:
-        raise DivergedError(
-            f"the generator makes noise: after {steps} steps its mean image is {off:.2f} times as far from the mean "
-            f"real image as real images are; expected at most {NOISE_ABOVE}. It has not got there yet or "
-            f"left again: raise generator.steps, or change generator.learning_rate."
-        )
+    check_noise(torch.cat(pools), train, steps=steps, batch_size=batch_size)
+
+
+def check_noise(
+    images_NCHW: Tensor, train: ImageSet, *, steps: int, batch_size: int, sampling: Mapping[str, object] | None = None
+) -> None:
+    """Check that images are not far off the real ones, as a whole.
+
+    Args:
+        images_NCHW: as many of each class as there are real ones.
+        train: the real images.
+        steps: of the training.
+        batch_size: real images of a step; a generator that was shown fewer than ``JUDGED_AFTER`` is not expected to
+            resemble anything.
+        sampling: the trial's own settings that the images were made with, for the message.
+
+    Raises:
+        DivergedError: their mean is ``NOISE_ABOVE`` as far off as a real image is from the mean.
+    """
+    off = displacement(images_NCHW, train.images_NCHW)
+    if steps * batch_size < JUDGED_AFTER or off <= NOISE_ABOVE:
+        return
+    sampled = f", sampled with {dict(sampling)}," if sampling else ""
+    others = "".join(f", generator.{name}" for name in sampling or ())
+    raise DivergedError(
+        f"the generator makes noise: after {steps} steps{sampled} its mean image is {off:.2f} times as far from the "
+        f"mean real image as real images are; expected at most {NOISE_ABOVE}. It has not got there yet or left again: "
+        f"raise generator.steps, or change generator.learning_rate{others}."
+    )
 
 
 def _alike(name: str, found: float, real: float, count: int, when: str) -> str:

@@ -65,7 +65,8 @@ class Training(Protocol):
     def fitted(self, *, checked: bool = True) -> FittedGenerator:
         """The generator as it is now; the training itself stays as it is.
 
-        Raises: DivergedError if its images are all alike, or noise; only where they are ``checked``.
+        Raises: DivergedError if its images are all alike, or noise; only where they are ``checked``, and not where
+            trials sample with settings of their own, whose pools are judged instead.
         """
 
 

@@ -19,7 +19,7 @@ from trainables.generators.training import TrainingImages
 from trainables.training.graphs import Drawn
 from trainables.training.parts import Part
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 
 
 class DaeGan(Egan):

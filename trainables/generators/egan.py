@@ -24,6 +24,7 @@ from trainables.generators.evolution import (
 )
 from trainables.generators.networks.dcgan import DcganDiscriminator
 from trainables.generators.networks.image_network import ImageNetwork
+from trainables.generators.networks.spectral import follow
 from trainables.generators.population import Population, Rows, images_of
 from trainables.generators.precision import computing_in
 from trainables.generators.training import Deck, TrainingImages
@@ -31,7 +32,7 @@ from trainables.training.adam import adam
 from trainables.training.graphs import Drawn, Graphs
 from trainables.training.parts import Part, named, under
 
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 
 Judge: TypeAlias = Callable[[Tensor], Judgement]
 """How good a child's images are."""
@@ -194,6 +195,7 @@ class EganTraining:
             for weight, gradient in zip(self._weights, self._handed_on.gradients, strict=True):
                 weight.grad = gradient
             self._adam.step()
+            follow(self._discriminator)
             return self._handed_on.loss.clone()
         real_NCHW, labels_N = self._images.at(drawn["positions_N"])
         count = self._config.survivors

@@ -161,6 +161,7 @@ class NetworksTraining:
         self._per_class = owner.per_class
         self._tf32 = owner.config.precision == "tf32"
         self._batch_size = owner.config.batch_size
+        self._sampled_by_trials = bool(owner.config.SAMPLING)
         self._done = 0
         with deterministic(self._device):
             self._images = _images_by_network(
@@ -231,9 +232,14 @@ class NetworksTraining:
                 per_class=self._per_class,
                 history=self._history(),
             )
-            if checked:
-                shown = self._done * self._batch_size
-                check_images(fitted, self._train, steps=self._done, shown=shown, seed=stream(self._seed, "check"))
+            if checked and not self._sampled_by_trials:
+                check_images(
+                    fitted,
+                    self._train,
+                    steps=self._done,
+                    batch_size=self._batch_size,
+                    seed=stream(self._seed, "check"),
+                )
         return fitted
 
     def _history(self) -> History:

@@ -22,10 +22,10 @@ from trainables.files import read_json, write_json
 from trainables.metrics.copies import ClosePair, find_copies
 from trainables.metrics.extractor import RECIPE_DIGEST, Extractor
 
-STAGE_VERSION = 2
-"""Raised by hand when fidelity or copies come out as other numbers than before.
+STAGE_VERSION = 3
+"""Raised by hand when fidelity or copies come out as other numbers than before, or other images are refused.
 
-2: equal images of several patients count as one patient's where copies are sought.
+2: equal images of several patients count as one patient's where copies are sought. 3: noise is refused.
 """
 
 NEIGHBOURS = 5

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from spaces.generators import DaeGanConfig, EganConfig
 from trainables.data.image_set import ImageSet
@@ -162,6 +163,18 @@ def test_only_the_first_step_of_a_generation_needs_no_images_of_its_own(config: 
     assert steps_with_images() == every
     training.step()
     assert steps_with_images() == every - {"discriminator0"}
+
+
+@pytest.mark.parametrize("name", ["egan", "dae_gan, unmixed"])
+def test_spectral_normalisation_follows_weights_that_only_such_steps_move(name: str) -> None:
+    training = only(begin(dataclasses.replace(CONFIGS[name], spectral_norm=True)))
+    for _ in range(60):
+        training.step()
+    training._discriminator.eval()
+    layers = [each for each in training._discriminator.modules() if parametrize.is_parametrized(each)]
+    sizes = [float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)) for layer in layers]
+    assert len(sizes) > 3
+    assert sizes == pytest.approx([1.0] * len(sizes), rel=0.2)
 
 
 @pytest.mark.parametrize("before", [0, 1, 3])

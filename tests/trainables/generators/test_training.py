@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spaces.generators import DcganConfig
+from spaces.generators import DcganConfig, DiffusionConfig
 from tests.trainables.generators import whole_trainings
 from trainables.data.image_set import ImageSet
 from trainables.errors import DataError, DivergedError
 from trainables.generators.acceptance import check_images, check_preview, displacement, spread
 from trainables.generators.curves import CHECKED_EVERY, Curves, check_contest
 from trainables.generators.dcgan import Dcgan
+from trainables.generators.diffusion import Diffusion
 from trainables.generators.fitted import FittedNetworks
 from trainables.generators.networks.dcgan import DcganGenerator, create
 from trainables.generators.previews import is_due
@@ -113,16 +114,24 @@ def test_a_collapsed_pool_is_refused_and_its_class_named() -> None:
     train = images(200)
     alike_NCHW = train.images_NCHW[:1] + 0.001 * torch.randn(64, 1, 32, 32, generator=rng(1))
     with pytest.raises(DivergedError, match=r"all alike: at the end, those of class 'mass' differ by 0\.001"):
-        check_images(Fixed((train.images_NCHW[:64], alike_NCHW)), train, steps=1, shown=8, seed=0)
+        check_images(Fixed((train.images_NCHW[:64], alike_NCHW)), train, steps=1, batch_size=8, seed=0)
 
 
 def test_a_pool_of_noise_is_refused_after_a_training_of_some_length() -> None:
     train = images(200)
     noise_NCHW = 0.3 * torch.randn(64, 1, 32, 32, generator=rng(2))
     fitted = Fixed((noise_NCHW, noise_NCHW))
-    check_images(fitted, train, steps=500, shown=3199, seed=0)
-    with pytest.raises(DivergedError, match="the generator makes noise: after 500 steps"):
-        check_images(fitted, train, steps=500, shown=3200, seed=0)
+    check_images(fitted, train, steps=799, batch_size=4, seed=0)
+    with pytest.raises(DivergedError, match="the generator makes noise: after 800 steps its mean"):
+        check_images(fitted, train, steps=800, batch_size=4, seed=0)
+
+
+def test_a_training_is_not_judged_by_a_sampling_that_its_trials_replace(monkeypatch: pytest.MonkeyPatch) -> None:
+    black = torch.full((64, 1, 32, 32), -1.0)
+    monkeypatch.setattr(FittedNetworks, "sample", lambda self, index, start, count, *, seed: black[:count])
+    Diffusion(DiffusionConfig(width=4)).begin(images(), seed=0, device=CPU).fitted()
+    with pytest.raises(DivergedError, match="all alike: at the end"):
+        Dcgan(DcganConfig(width=4, latent_size=4)).begin(images(), seed=0, device=CPU).fitted()
 
 
 def test_a_discriminator_that_has_won_is_found() -> None:
@@ -193,13 +202,13 @@ def test_a_checkpoint_is_written_whenever_the_time_has_come_not_by_steps() -> No
 
 def test_real_images_are_accepted() -> None:
     train = images(200)
-    check_images(Fixed((train.images_NCHW[:64], train.images_NCHW[64:128])), train, steps=500, shown=16000, seed=0)
+    check_images(Fixed((train.images_NCHW[:64], train.images_NCHW[64:128])), train, steps=500, batch_size=32, seed=0)
 
 
 def test_identical_real_images_may_be_generated() -> None:
     train = images(2)
     alike = tuple(train.images_NCHW[index : index + 1].expand(64, -1, -1, -1) for index in (0, 1))
-    check_images(Fixed(alike), train, steps=500, shown=16000, seed=0)
+    check_images(Fixed(alike), train, steps=500, batch_size=32, seed=0)
 
 
 def test_spread_and_displacement_are_relative_to_what_they_say() -> None:

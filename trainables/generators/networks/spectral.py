@@ -38,13 +38,18 @@ class SpectralNorm(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """The weight, with a largest singular value of about 1; in the weight's precision, whatever a network's is."""
         with torch.autocast(weight.device.type, enabled=False):
-            matrix = weight.flatten(1)
             if self.training:
-                with torch.no_grad():
-                    self.left.copy_(normalize(matrix @ self.right, dim=0))
-                    self.right.copy_(normalize(matrix.T @ self.left, dim=0))
+                self.iterate(weight)
+            matrix = weight.flatten(1)
             # cloned: autograd keeps them for the backward pass, and the next forward pass changes them in place
             return weight / torch.dot(self.left.clone(), matrix @ self.right.clone())
+
+    @torch.no_grad()
+    def iterate(self, weight: Tensor) -> None:
+        """One power iteration, in place."""
+        matrix = weight.flatten(1)
+        self.left.copy_(normalize(matrix @ self.right, dim=0))
+        self.right.copy_(normalize(matrix.T @ self.left, dim=0))
 
 
 def normalised(network: nn.Module, *, rng: torch.Generator) -> nn.Module:
@@ -61,3 +66,12 @@ def normalised(network: nn.Module, *, rng: torch.Generator) -> nn.Module:
         if isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding):
             parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight, rng=rng))
     return network
+
+
+def follow(network: nn.Module) -> None:
+    """One power iteration for every weight that is normalised, after a step without a forward pass in training mode."""
+    for each in network.modules():
+        if isinstance(each, parametrize.ParametrizationList):
+            (norm,) = each
+            assert isinstance(norm, SpectralNorm)  # noqa: S101 - what ``normalised`` puts there
+            norm.iterate(each.original)
