@@ -19,6 +19,7 @@ from rich.console import Console
 from torch import Tensor
 
 from search.console import open_console
+from search.inputs import check_storage
 from search.outcome import policy, rank
 from search.settings import SettingsError
 from search.storage import find_search
@@ -94,6 +95,7 @@ def synthesize(wish: SynthesizeWish) -> int:
         raise _no_generator(search, trial)
     _check_class(wish.of_class, search.search())
     _check_folder(wish.out)
+    check_storage(wish.storage)
     try:
         with bench(search, console, doing=f"synthesizing by {trial.id}") as found:
             try:

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from search import inputs
+from search.cli import EXIT_BAD_INPUT, main
 from search.storage_checks import LEAST_FREE, probe_storage
+from tests.search.tiny_search import NAME
+from trainables.ledger import Ledger
 
 
 def test_a_usual_folder_can_hold_searches_and_is_left_as_it_was(tmp_path: Path) -> None:
@@ -21,6 +25,16 @@ def test_a_folder_that_does_not_exist_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert probe_storage(tmp_path / "gone") == "it does not exist there"
     assert probe_storage(tmp_path / "file") == "it is no folder"
+
+
+@pytest.mark.parametrize("command", ["refit", "confirm", "synthesize --out made"])
+def test_commands_that_compute_refuse_a_storage_that_cannot_be_written(
+    command: str, tiny_search: Ledger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tiny_search.storage.parent)
+    monkeypatch.setattr(inputs, "probe_storage", lambda folder: "it cannot be written: Read-only file system")
+    assert main([*command.split(), NAME, "--storage", str(tiny_search.storage)]) == EXIT_BAD_INPUT
+    assert "cannot be used (it cannot be written: Read-only file system)" in capsys.readouterr().err
 
 
 def test_a_file_system_without_exclusive_create_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

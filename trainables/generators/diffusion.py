@@ -29,7 +29,8 @@ from trainables.training.adam import adam, set_rate
 from trainables.training.graphs import Drawn, Graphs
 from trainables.training.parts import Part
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
+"""2: noise is sought in each pool, not in images of the default sampling."""
 WARM_UP = 20
 """Steps over which the learning rate rises to its constant value."""
 BETAS = (0.9, 0.99)

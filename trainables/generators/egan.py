@@ -33,6 +33,7 @@ from trainables.training.graphs import Drawn, Graphs
 from trainables.training.parts import Part, named, under
 
 STAGE_VERSION = 4
+"""4: spectral norm follows a discriminator whose only step is handed on."""
 
 Judge: TypeAlias = Callable[[Tensor], Judgement]
 """How good a child's images are."""

@@ -21,8 +21,11 @@ from trainables.generators.pretrained import ensure
 from trainables.generators.training import Deck, NetworkGenerator, TrainingImages
 from trainables.training.parts import Part
 
-STAGE_VERSION = 2
-"""2: the pool is made with the moving average of the words, and as many images at once as fit into memory."""
+STAGE_VERSION = 3
+"""2: the pool is made with the moving average of the words, and as many images at once as fit into memory.
+
+3: noise is sought in each pool, not in images of the default sampling.
+"""
 PROMPT = "a photo of {words}"
 """Gal et al. 2023, appendix A, the first of the neutral texts."""
 SOURCES = 128
