@@ -25,6 +25,8 @@ ROLES = {
     "LDMTextToImagePipeline": {"text": "bert", "vae": "vqvae"},
 }
 """Names of a latent diffusion pipeline's parts, by its class; ``unet``, ``tokenizer`` and ``scheduler`` in both."""
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
+"""Files in which a tokenizer has its words."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -148,6 +150,8 @@ def check_latent_pipeline(path: Path) -> dict[str, Path]:
             )
     for role in ("text", "vae", "unet"):
         _check_weights(folders[role])
+    _check_words(folders["tokenizer"])
+    _read(folders["scheduler"] / "scheduler_config.json", path)
     return folders
 
 
@@ -172,6 +176,14 @@ def _check_weights(folder: Path) -> None:
         raise DataError(
             f"generator.pretrained: {folder} has no weights; expected a file ending in {' or '.join(WEIGHTS)}. Save "
             "the model again with save_pretrained, or download it whole."
+        )
+
+
+def _check_words(folder: Path) -> None:
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        raise DataError(
+            f"generator.pretrained: {folder} has no words; expected one of {', '.join(VOCABULARIES)}. Save the "
+            "pipeline again with save_pretrained, or download it whole."
         )
 
 

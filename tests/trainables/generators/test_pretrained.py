@@ -32,7 +32,9 @@ def write_pipeline(folder: Path, *, named: str = "StableDiffusionPipeline") -> P
         (folder / part).mkdir(parents=True)
         (folder / part / "model.safetensors").write_bytes(b"weights")
     (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "vocab.json").write_text("{}")
     (folder / "scheduler").mkdir()
+    (folder / "scheduler" / "scheduler_config.json").write_text("{}")
     (folder / "model_index.json").write_text(json.dumps({"_class_name": named}))
     return folder
 
@@ -92,6 +94,25 @@ def test_a_model_of_another_kind_or_without_weights_is_refused_with_what_to_pass
     broken = write_pipeline(tmp_path / "broken")
     shutil.rmtree(broken / "tokenizer")
     assert "has no folder 'tokenizer'" in str(available("textual_inversion", str(broken)))
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ("tokenizer/vocab.json", "has no words; expected one of tokenizer.json, vocab.json, vocab.txt"),
+        ("scheduler/scheduler_config.json", "has no readable scheduler_config.json"),
+    ],
+)
+def test_a_pipeline_with_an_empty_part_is_refused_before_any_trial(tmp_path: Path, lost: str, said: str) -> None:
+    pipeline = write_pipeline(tmp_path / "pipeline")
+    (pipeline / lost).unlink()
+    assert said in str(available("textual_inversion", str(pipeline)))
+
+
+def test_a_pipeline_whose_schedule_is_torn_is_refused_before_any_trial(tmp_path: Path) -> None:
+    pipeline = write_pipeline(tmp_path / "pipeline")
+    (pipeline / "scheduler" / "scheduler_config.json").write_text("{")
+    assert "has no readable scheduler_config.json" in str(available("textual_inversion", str(pipeline)))
 
 
 def test_what_is_neither_a_path_nor_a_hub_id_is_refused(tmp_path: Path) -> None:
@@ -164,17 +185,15 @@ def test_a_file_that_is_no_adm_model_is_refused_before_any_training(tmp_path: Pa
         assert "ADM" in reason
 
 
-@pytest.mark.parametrize("harm", ["shape", "torn", "scheduler"])
+@pytest.mark.parametrize("harm", ["shape", "torn"])
 def test_damaged_parts_of_a_pipeline_are_refused_with_what_to_pass(tmp_path: Path, harm: str) -> None:
     folder = write_stable_diffusion(tmp_path)
     weights = folder / "text_encoder" / "model.safetensors"
     if harm == "shape":
         name, value = next((name, value) for name, value in load_file(weights).items() if value.dim() == 2)
         save_file({**load_file(weights), name: value[:-1].clone()}, weights, metadata={"format": "pt"})
-    elif harm == "torn":
-        weights.write_bytes(weights.read_bytes()[:-100])
     else:
-        (folder / "scheduler" / "scheduler_config.json").write_text("{")
+        weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"(?s)could not be read .* Pass such a folder"):
         LatentPipeline(folder, words=1)
 
