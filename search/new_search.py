@@ -18,6 +18,7 @@ from spaces.paper_table import configurations
 from spaces.parameter import Value
 from spaces.presets import TABLES
 from spaces.protocol import OWN_SPLITS, Protocol
+from spaces.reference import reference_policies
 from spaces.space import Space
 from trainables.metrics.catalogue import SCORES, SECONDS
 
@@ -115,7 +116,21 @@ def new_search(given: Namespace) -> tuple[NewSearch, list[str]]:
         resources=resources(given),
     )
     _check_together(settings)
+    if config is None and not table:
+        notes += _only_references(settings)
     return settings, notes
+
+
+def _only_references(settings: NewSearch) -> list[str]:
+    """What a search does not say of its space that ends with the reference policies."""
+    references = list(reference_policies(settings.space))
+    if settings.trials > len(references):
+        return []
+    tried = ", ".join(references[: settings.trials])
+    return [
+        f"--trials {settings.trials}: reference policies alone ({tried}), which every search tries first; "
+        f"from --trials {len(references) + 1} on the space itself is tried."
+    ]
 
 
 def _check_together(settings: NewSearch) -> None:

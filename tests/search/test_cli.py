@@ -150,6 +150,17 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_search_that_ends_with_the_reference_policies_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "--trials 2: reference policies alone (none, affine), which every search tries first; from --trials 5 on"
+    for trials, expected in (("2", True), ("4", True), ("5", False)):
+        assert main(["--describe", "--trials", trials]) == 0
+        assert ("reference policies alone" in capsys.readouterr().out) is expected
+    assert main(["--describe", "--trials", "2", "--set", "mixer.name=mixup"]) == 0
+    assert said in capsys.readouterr().out
+    assert main(["--describe", "--trials", "2", "--space", "table_dae_gan"]) == 0
+    assert "reference policies alone" not in capsys.readouterr().out
+
+
 def test_resuming_what_is_not_there_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "no search was found" in refusal(capsys, "--resume", "--storage", str(tmp_path))
 
