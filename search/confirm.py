@@ -23,13 +23,13 @@ from search.attempt import allotted, check_cluster, check_threads, compute, driv
 from search.candidates import MOST_REPEATS, TEST_REPEATS, Plan, affordable, candidates, plan, protocol_of, spent
 from search.commands import confirm_command, report_command, resume_command
 from search.console import open_console
-from search.inputs import check_storage, open_images
+from search.inputs import open_images
 from search.outcome import cautions, rank, write_outcome
 from search.pretrained import refuse_missing
 from search.ray_start import ray_left_at_the_end
 from search.report.write import try_report
 from search.settings import Resources, SettingsError
-from search.storage import find_search
+from search.storage import check_writable, find_search
 from search.verdict import LEVEL, Verdict, judge
 from search.verdict_text import print_verdict, sentences
 from search.versions import versions
@@ -83,7 +83,7 @@ def confirm_search(storage: Path, name: str | None, wish: Wish, resources: Resou
     search = find_search(storage, name)
     record = search.search()
     check_threads(resources, record.threads)
-    check_storage(storage)
+    check_writable(storage)
     check_server(record.tracking_uri)
     with ray_left_at_the_end(), driving(search, console):
         confirmation = _unfinished(search)

@@ -16,9 +16,8 @@ from mlflow_tracking.remote import search_id
 from search.attempt import driving
 from search.commands import predict_command, refit_command, sync_command
 from search.console import open_console
-from search.inputs import check_storage
 from search.outcome import policy, rank
-from search.storage import find_search
+from search.storage import check_writable, find_search
 from search.versions import versions
 from search.winner import bench, chosen_trial, config_of
 from spaces.wording import counted
@@ -45,7 +44,7 @@ def refit(storage: Path, name: str | None, trial_id: str | None) -> int:
     console = open_console()
     search = find_search(storage, name)
     trial = chosen_trial(search, trial_id)
-    check_storage(storage)
+    check_writable(storage)
     check_server(search.search().tracking_uri)
     with driving(search, console):
         return refit_trial(search, trial, console)

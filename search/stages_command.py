@@ -17,10 +17,10 @@ from search.console import open_console
 from search.settings import SettingsError
 from search.sizes import format_bytes
 from search.stage_inventory import Inventory, running_searches, take_inventory
-from trainables.errors import lacks_room
+from search.storage import check_writable
 from trainables.ledger import SHARED
 from trainables.stage_files import make_parts, stage_folders, verified
-from trainables.stage_space import Evicted, evict, store_clock, sweep
+from trainables.stage_space import Evicted, evict, sweep
 
 EXIT_DAMAGED = 1
 _REASONS_SHOWN = 10
@@ -58,7 +58,8 @@ def stages(wish: StagesWish) -> int:
     root = wish.storage.resolve() / SHARED / "stages"
     if not root.is_dir():
         raise SettingsError(f"no stages are in {wish.storage}; start a search, or name its folder with --storage.")
-    _check_writable(wish.storage, root)
+    check_writable(wish.storage)
+    make_parts(root)
     damaged = _remove_damaged(root) if wish.verify else None
     pruned = _prune(root, wish) if wish.prune else None
     found = take_inventory(root)
@@ -80,20 +81,6 @@ def _check(wish: StagesWish) -> None:
         raise SettingsError(f"--all removes everything, and {given[0]} would keep some; leave one of them out.")
     if given and not wish.prune:
         raise SettingsError(f"{given[0]} was given without --prune, which removes stages; add it.")
-
-
-def _check_writable(storage: Path, root: Path) -> None:
-    """Only a file just written tells the time on the storage's clock, by which stages were used."""
-    try:
-        make_parts(root)
-        store_clock(root)
-    except OSError as error:
-        if lacks_room(error):
-            raise
-        raise SettingsError(
-            f"--storage {storage} cannot be looked through: nothing can be written there "
-            f"({error.strerror or type(error).__name__}), which tells how long stages were not used; mend that."
-        ) from None
 
 
 def _remove_damaged(root: Path) -> list[str]:

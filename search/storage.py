@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+import uuid
 from pathlib import Path
 
 from search.commands import resume_command
 from search.settings import SettingsError
 from spaces.errors import nearest
 from trainables.data.locked import LOCKED_FILE
+from trainables.errors import lacks_room
 from trainables.ledger import WARM_START_FILE, Ledger
 
 _BEFORE_THE_RECORD = {LOCKED_FILE, WARM_START_FILE}
@@ -87,3 +89,23 @@ def _is_abandoned(folder: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def check_writable(storage: Path) -> None:
+    """For commands that add to a search or to what searches share.
+
+    Raises:
+        SettingsError: nothing can be written there.
+        OSError: it is full.
+    """
+    probe = storage / f".probe-{uuid.uuid4().hex}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        if lacks_room(error):
+            raise
+        raise SettingsError(
+            f"--storage {storage} cannot be written ({error.strerror or type(error).__name__}), and this command has "
+            f"to; mend that."
+        ) from None

@@ -19,10 +19,9 @@ from rich.console import Console
 from torch import Tensor
 
 from search.console import open_console
-from search.inputs import check_storage
 from search.outcome import policy, rank
 from search.settings import SettingsError
-from search.storage import find_search
+from search.storage import check_writable, find_search
 from search.synthetic_files import Writing, unwritable, write_folder
 from search.versions import versions
 from search.winner import Bench, bench, chosen_trial, config_of
@@ -34,7 +33,7 @@ from trainables.data.resampling import Scaling
 from trainables.errors import FinalTrialError, StopRequested
 from trainables.files import read_json
 from trainables.fold_stages import FoldStages
-from trainables.generators.acceptance import check_class
+from trainables.generators.acceptance import check_images
 from trainables.ledger import Ledger, SearchRecord
 from trainables.metrics.copies import Copies, find_copies
 from trainables.pool import CHUNK, largest_remainder
@@ -95,7 +94,7 @@ def synthesize(wish: SynthesizeWish) -> int:
         raise _no_generator(search, trial)
     _check_class(wish.of_class, search.search())
     _check_folder(wish.out)
-    check_storage(wish.storage)
+    check_writable(wish.storage)
     try:
         with bench(search, console, doing=f"synthesizing by {trial.id}") as found:
             try:
@@ -154,6 +153,10 @@ def _make(wish: SynthesizeWish, record: SearchRecord, config: TrialConfig, found
     folder = stages.preprocessed().folder
     real = load_image_set(folder)
     generator = stages.generator(real)
+    trained = stages.keys.trained
+    check_images(
+        stages.fitted(generator, real), real, steps=trained.steps, batch_size=trained.batch_size, seed=wish.seed
+    )
     images = _sample(wish, stages, real, found)
     extractor = stages.load_extractor(stages.extractor(real), real)
     return _Made(
@@ -174,13 +177,9 @@ def _sample(wish: SynthesizeWish, stages: FoldStages, real: ImageSet, found: Ben
     ids: list[str] = []
     seed = stream(wish.seed, f"{STREAM}/synthesize")
     for label, total in enumerate(counts):
-        of_class = []
         for start in range(0, total, CHUNK):
             found.environment.report("images", len(ids) + start, sum(counts))
-            of_class.append(fitted.sample(label, start, min(CHUNK, total - start), seed=seed))
-        if total >= CHUNK:
-            check_class(torch.cat(of_class), real, label, when="here")
-        pieces += of_class
+            pieces.append(fitted.sample(label, start, min(CHUNK, total - start), seed=seed))
         labels += [label] * total
         ids += [f"synthetic/{real.classes[label]}/{index:06d}" for index in range(total)]
     return ImageSet(

@@ -362,6 +362,12 @@ GENERATORS: Mapping[str, type[GeneratorConfig]] = {
 """Every generator's configuration by its name."""
 
 
+def sampling_names(generator: str) -> tuple[str, ...]:
+    """The settings of a generator that play no part in its training; none where it is unknown."""
+    kind = GENERATORS.get(generator)
+    return kind.SAMPLING if kind is not None and issubclass(kind, TrainedConfig) else ()
+
+
 def training_part(config: TrainedConfig) -> TrainedConfig:
     """The same configuration with the defaults of all that plays no part in training."""
     defaults: dict[str, Any] = {field.name: field.default for field in fields(config) if field.name in config.SAMPLING}

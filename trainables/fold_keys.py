@@ -8,6 +8,7 @@ from functools import cached_property
 
 from spaces.config import TrialConfig, as_dict
 from spaces.generators import TrainedConfig
+from spaces.parameter import Value
 from trainables import pool
 from trainables.classifiers import registry as classifiers
 from trainables.classifiers import training
@@ -86,13 +87,17 @@ class FoldKeys:
             position=self.trained.steps,
         )
 
+    @property
+    def sampling(self) -> dict[str, Value]:
+        """The settings that the trial samples its pool with, beside those of the training."""
+        return {name: getattr(self.trained, name) for name in self.trained.SAMPLING}
+
     def chunk(self, label: int, start: int) -> StageKey:
         """One chunk of the pool: images of one class from a number on."""
-        sampling = {name: getattr(self.trained, name) for name in self.trained.SAMPLING}
         return StageKey(
             stage="pool",
             version=pool.STAGE_VERSION,
-            config={"class_index": label, "start": start, "count": pool.CHUNK, "sampling": sampling},
+            config={"class_index": label, "start": start, "count": pool.CHUNK, "sampling": self.sampling},
             inputs=(self.generator.digest,),
             seed=self.stream("pool"),
             threads=self.threads,

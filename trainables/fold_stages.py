@@ -235,7 +235,7 @@ class FoldStages:
         def compute(folder: Path) -> None:
             fitted = self.fitted(generator, real)
             images_NCHW = pool.write_chunk(folder, fitted, label, start, seed=key.seed)
-            check_class(images_NCHW, real, label, when=f"in the pool, sampled with {key.config['sampling']},")
+            check_class(images_NCHW, real, label, when="in the pool", sampling=self.keys.sampling)
 
         return self._obtain(key, compute).folder
 
@@ -275,7 +275,7 @@ class FoldStages:
                 real,
                 steps=trained.steps,
                 batch_size=trained.batch_size,
-                sampling={name: getattr(trained, name) for name in trained.SAMPLING},
+                sampling=self.keys.sampling,
             )
             found = fidelity.fidelity(real, synthetic, self.load_extractor(features, real), seed=key.seed)
             fidelity.write_fidelity(folder, found, real.classes)

@@ -11,7 +11,7 @@ from search.sampling.tpe import fails_again
 from spaces.budget import Budget
 from spaces.config import BlendConfig, as_dict, trial_config
 from spaces.errors import ConfigError
-from spaces.generators import NoGeneratorConfig, TrainedConfig, training_part
+from spaces.generators import NoGeneratorConfig, TrainedConfig, sampling_names, training_part
 from spaces.parameter import Value
 from spaces.space import GENERATOR_NAME, Assignment, digest_of
 from trainables.results import TrialResult
@@ -58,7 +58,7 @@ class Existing:
 
     ``trained`` holds the folds that are finished at each number of steps, ``sampled`` those whose images are drawn, by
     steps and sampling; ``running`` holds the steps of each trial that has not ended, ``rates`` are the trials' copy
-    rates.
+    rates; ``failed`` holds the samplings of trials that would fail again.
     """
 
     config: Assignment
@@ -66,7 +66,7 @@ class Existing:
     sampled: dict[tuple[int, str], set[int]] = field(default_factory=dict)
     rates: list[float] = field(default_factory=list)
     running: list[int] = field(default_factory=list)
-    has_failed: bool = False
+    failed: set[str] = field(default_factory=set)
 
     def missing(self, steps: int, folds: AbstractSet[int]) -> float:
         """The share of a training of that length, over all folds, that is left, and that no running trial will do."""
@@ -91,8 +91,11 @@ class Existing:
         return left > 0 and len(self.running) >= (left if most is None else most)
 
     def is_fit(self, max_copy_rate: float | None) -> bool:
-        """Whether it has neither diverged nor been found to copy too much."""
-        if self.has_failed and not self.trained:
+        """Whether it has neither diverged nor been found to copy too much.
+
+        Where trials sample it each in their own way, one of them may have failed by that alone; two ways may not.
+        """
+        if not self.trained and len(self.failed) >= (2 if sampling_names(str(self.config.get(GENERATOR_NAME))) else 1):
             return False
         return max_copy_rate is None or not self.rates or sum(self.rates) / len(self.rates) <= max_copy_rate
 
@@ -139,7 +142,8 @@ class Catalogue:
                 found.rates.append(use.rate)
             if trial.state == "unfinished" and use.parts is not None:
                 found.running.append(use.parts.steps)
-            found.has_failed |= use.has_failed
+            if use.has_failed:
+                found.failed.add(use.parts.sampling if use.parts is not None else "")
         if found is None:
             raise ValueError("a generator exists by a trial that has it; none is given.")
         return found

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from search.sampling.columns import ascending, unit
-from spaces.generators import GENERATORS, TrainedConfig
+from spaces.generators import sampling_names
 from spaces.parameter import Choice, Float, Parameter, Value
 from spaces.space import GENERATOR_NAME, Assignment, Dimension, Space
 
@@ -72,8 +72,7 @@ class Moves:
 
     def _fixed(self, config: Mapping[str, Value]) -> Assignment:
         """The values on which the training of a configuration's generator depends, except how long it is."""
-        kind = GENERATORS.get(str(config.get(GENERATOR_NAME)))
-        free = {f"generator.{name}" for name in kind.SAMPLING} if kind and issubclass(kind, TrainedConfig) else set()
+        free = {f"generator.{name}" for name in sampling_names(str(config.get(GENERATOR_NAME)))}
         return {
             name: value
             for name, value in config.items()

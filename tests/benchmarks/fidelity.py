@@ -43,6 +43,7 @@ from trainables.data.preprocess import fit_scaling, preprocess
 from trainables.data.reading import read_cohort
 from trainables.data.splits import make_folds
 from trainables.errors import DivergedError
+from trainables.generators.acceptance import check_noise
 from trainables.generators.base import FittedGenerator, Training
 from trainables.generators.registry import build
 from trainables.metrics.extractor import Extractor, train_extractor
@@ -149,6 +150,7 @@ def row(task: Task) -> dict[str, Any]:
         found["cpu_seconds"] = train_for(training, steps=config.steps, seconds=task.seconds)
         start = time.process_time()
         made = pool(training.fitted(), train, seed=task.seed)
+        check_noise(made.images_NCHW, train, steps=training.done, batch_size=config.batch_size)
         found |= {"steps": training.done, "sampling_seconds": time.process_time() - start}
     except DivergedError as error:
         return {**found, "steps": training.done, "failed": str(error)}

@@ -101,7 +101,7 @@ def test_a_history_says_of_the_trials_what_they_say_one_by_one(course: Sequence[
             assert set().union(*existing.trained.values()) == {fold.fold for each in own for fold in each.folds}
             assert existing.rates == [each.copy_rate for each in own if each.copy_rate is not None]
             assert len(existing.running) == sum(each.state == "unfinished" for each in own)
-            assert existing.has_failed == any(each.state == "failed" for each in own)
+            assert bool(existing.failed) == any(each.state == "failed" for each in own)
 
 
 def test_a_sampler_that_has_proposed_before_proposes_what_another_would(course: Sequence[list[TrialResult]]) -> None:

@@ -219,10 +219,16 @@ def test_generators_that_copy_more_than_the_limit_are_not_used_again_and_neighbo
 
 
 def test_a_generator_is_unfit_that_diverged_before_any_fold_or_copies_on_average() -> None:
-    assert not Existing(config={}, has_failed=True).is_fit(None)
-    assert Existing(config={}, has_failed=True, trained={9: {0}}).is_fit(None)
+    assert not Existing(config={}, failed={"its only way"}).is_fit(None)
+    assert Existing(config={}, failed={"its only way"}, trained={9: {0}}).is_fit(None)
     assert not Existing(config={}, rates=[0.0, 0.3]).is_fit(0.1)
     assert Existing(config={}, rates=[0.0, 0.3]).is_fit(None)
+
+
+def test_a_generator_that_trials_sample_each_in_their_own_way_is_unfit_when_two_ways_have_failed() -> None:
+    config = {"generator.name": "diffusion"}
+    assert Existing(config=config, failed={"guidance 20"}).is_fit(None)
+    assert not Existing(config=config, failed={"guidance 20", "guidance 1"}).is_fit(None)
 
 
 def test_two_configurations_share_a_generator_where_what_its_training_depends_on_agrees() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import time
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from search import stages_command
 from search.settings import SettingsError
 from search.sizes import format_bytes, parse_bytes
 from search.stages_command import StagesWish, stages
@@ -64,17 +62,6 @@ def printed(capsys: pytest.CaptureFixture[str], wish: StagesWish) -> tuple[int, 
 
 def left(storage: Path) -> list[str]:
     return sorted(f"{path.parent.parent.name}" for path in (storage / SHARED / "stages").glob("*/*/file.bin"))
-
-
-def test_a_storage_that_cannot_be_written_is_said_in_a_sentence(
-    store: StageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(root: Path) -> int:
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr(stages_command, "store_clock", refuse)
-    with pytest.raises(SettingsError, match=r"nothing can be written there \(Read-only file system\)"):
-        stages(StagesWish(storage=tmp_path))
 
 
 def test_it_lists_what_there_is_of_each_kind_what_it_cost_and_what_failed(

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from search import inputs
 from search.cli import EXIT_BAD_INPUT, main
 from search.storage_checks import LEAST_FREE, probe_storage
 from tests.search.tiny_search import NAME
@@ -27,14 +26,32 @@ def test_a_folder_that_does_not_exist_is_said_so(tmp_path: Path) -> None:
     assert probe_storage(tmp_path / "file") == "it is no folder"
 
 
-@pytest.mark.parametrize("command", ["refit", "confirm", "synthesize --out made"])
-def test_commands_that_compute_refuse_a_storage_that_cannot_be_written(
-    command: str, tiny_search: Ledger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("command", [f"refit {NAME}", f"confirm {NAME}", f"synthesize {NAME} --out made", "stages"])
+@pytest.mark.parametrize(
+    ("wrong", "code", "said"),
+    [(errno.EROFS, EXIT_BAD_INPUT, "cannot be written (Read-only"), (errno.ENOSPC, 75, "The storage is full")],
+    ids=["read only", "full"],
+)
+def test_commands_that_write_say_what_is_wrong_with_a_storage(
+    command: str,
+    wrong: int,
+    code: int,
+    said: str,
+    tiny_search: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tiny_search.storage.parent)
-    monkeypatch.setattr(inputs, "probe_storage", lambda folder: "it cannot be written: Read-only file system")
-    assert main([*command.split(), NAME, "--storage", str(tiny_search.storage)]) == EXIT_BAD_INPUT
-    assert "cannot be used (it cannot be written: Read-only file system)" in capsys.readouterr().err
+    touch = Path.touch
+
+    def refuse(self: Path, *given: int, **named: bool) -> None:
+        if self.parent == tiny_search.storage:
+            raise OSError(wrong, os.strerror(wrong))
+        touch(self, *given, **named)
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    assert main([*command.split(), "--storage", str(tiny_search.storage)]) == code
+    assert said in capsys.readouterr().err
 
 
 def test_a_file_system_without_exclusive_create_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

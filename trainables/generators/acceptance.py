@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trainables.data.image_set import ImageSet
 from trainables.errors import DivergedError
-from trainables.generators.fitted import FittedNetworks
+from trainables.generators.base import FittedGenerator
 
 COLLAPSED_BELOW = 0.05
 """A pool is collapsed where a class's images differ less than this share of how much its real images differ."""
@@ -65,7 +65,14 @@ def check_preview(
     return frozenset(alike)
 
 
-def check_class(images_NCHW: Tensor, train: ImageSet, class_index: int, *, when: str) -> None:
+def check_class(
+    images_NCHW: Tensor,
+    train: ImageSet,
+    class_index: int,
+    *,
+    when: str,
+    sampling: Mapping[str, object] | None = None,
+) -> None:
     """Check that images of one class are not all alike, as far as its real images are not.
 
     Args:
@@ -73,17 +80,19 @@ def check_class(images_NCHW: Tensor, train: ImageSet, class_index: int, *, when:
         train: the real images.
         class_index: the class.
         when: in what state the generator made them, for the message.
+        sampling: the trial's own settings that they were made with, for the message.
 
     Raises:
         DivergedError: they are.
     """
     found, real = spread(images_NCHW), spread(train.images_NCHW[train.labels_N == class_index])
     if not found >= COLLAPSED_BELOW * real:
-        raise DivergedError(_alike(train.classes[class_index], found, real, len(images_NCHW), when))
+        when += _made_with(sampling)
+        raise DivergedError(_alike(train.classes[class_index], found, real, len(images_NCHW), when, sampling))
 
 
-def check_images(fitted: FittedNetworks, train: ImageSet, *, steps: int, batch_size: int, seed: int) -> None:
-    """Check that the training has led to something, where all trials sample its generator alike.
+def check_images(fitted: FittedGenerator, train: ImageSet, *, steps: int, batch_size: int, seed: int) -> None:
+    """Check that a generator makes something, as it samples.
 
     Args:
         fitted: the trained generator.
@@ -125,18 +134,27 @@ def check_noise(
     off = displacement(images_NCHW, train.images_NCHW)
     if steps * batch_size < JUDGED_AFTER or off <= NOISE_ABOVE:
         return
-    sampled = f", sampled with {dict(sampling)}," if sampling else ""
-    others = "".join(f", generator.{name}" for name in sampling or ())
     raise DivergedError(
-        f"the generator makes noise: after {steps} steps{sampled} its mean image is {off:.2f} times as far from the "
-        f"mean real image as real images are; expected at most {NOISE_ABOVE}. It has not got there yet or left again: "
-        f"raise generator.steps, or change generator.learning_rate{others}."
+        f"the generator makes noise: after {steps} steps{_made_with(sampling)}, its mean image is {off:.2f} times as "
+        f"far from the mean real image as real images are; expected at most {NOISE_ABOVE}. It has not got there yet or "
+        f"left again: raise generator.steps, or change generator.learning_rate{_or_others(sampling)}."
     )
 
 
-def _alike(name: str, found: float, real: float, count: int, when: str) -> str:
+def _alike(
+    name: str, found: float, real: float, count: int, when: str, sampling: Mapping[str, object] | None = None
+) -> str:
     return (
         f"the generator makes images that are all alike: {when}, those of class '{name}' differ by {found:.4f} "
         f"(standard deviation over {count} images, mean over pixels), real ones by {real:.4f}; expected at least "
-        f"{COLLAPSED_BELOW:.0%} of that. Lower generator.learning_rate or change generator.steps."
+        f"{COLLAPSED_BELOW:.0%} of that. Lower generator.learning_rate, or change generator.steps"
+        f"{_or_others(sampling)}."
     )
+
+
+def _made_with(sampling: Mapping[str, object] | None) -> str:
+    return f", sampled with {dict(sampling)}" if sampling else ""
+
+
+def _or_others(sampling: Mapping[str, object] | None) -> str:
+    return "".join(f" or generator.{name}" for name in sampling or ())

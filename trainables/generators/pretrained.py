@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,8 +26,9 @@ ROLES = {
     "LDMTextToImagePipeline": {"text": "bert", "vae": "vqvae"},
 }
 """Names of a latent diffusion pipeline's parts, by its class; ``unet``, ``tokenizer`` and ``scheduler`` in both."""
-VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
-"""Files in which a tokenizer has its words."""
+VOCABULARIES = {"text_encoder": ("vocab.json", "merges.txt"), "bert": ("vocab.txt",)}
+"""Files in which a text encoder's tokenizer has its words, by the encoder's folder, where it has no ``TOKENIZER``."""
+TOKENIZER = "tokenizer.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -150,7 +152,7 @@ def check_latent_pipeline(path: Path) -> dict[str, Path]:
             )
     for role in ("text", "vae", "unet"):
         _check_weights(folders[role])
-    _check_words(folders["tokenizer"])
+    _check_words(folders["tokenizer"], VOCABULARIES[parts["text"]])
     _read(folders["scheduler"] / "scheduler_config.json", path)
     return folders
 
@@ -179,12 +181,13 @@ def _check_weights(folder: Path) -> None:
         )
 
 
-def _check_words(folder: Path) -> None:
-    if not any((folder / name).is_file() for name in VOCABULARIES):
-        raise DataError(
-            f"generator.pretrained: {folder} has no words; expected one of {', '.join(VOCABULARIES)}. Save the "
-            "pipeline again with save_pretrained, or download it whole."
-        )
+def _check_words(folder: Path, vocabulary: Sequence[str]) -> None:
+    if (folder / TOKENIZER).is_file() or all((folder / name).is_file() for name in vocabulary):
+        return
+    raise DataError(
+        f"generator.pretrained: {folder} has no words; expected {TOKENIZER}, or {' and '.join(vocabulary)}. Save the "
+        "pipeline again with save_pretrained, or download it whole."
+    )
 
 
 def content_digest(value: str | Path) -> str:

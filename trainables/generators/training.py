@@ -261,11 +261,14 @@ class NetworksTraining:
             self._look()
 
     def _look(self) -> None:
-        """Keep a preview, and end a training whose images have been all alike at two looks in a row."""
+        """Keep a preview, and end a training whose images have been all alike at two looks in a row.
+
+        What trials sample with settings of their own is judged in their pools alone.
+        """
         by_class = self._present()
         self._looks.append(self._done)
         self._seen.append(self._preview(by_class))
-        if self._done >= JUDGED_FROM:
+        if self._done >= JUDGED_FROM and not self._sampled_by_trials:
             self._alike = check_preview(by_class, self._train, steps=self._done, were_alike=self._alike)
 
     @torch.no_grad()

@@ -32,7 +32,8 @@ def write_pipeline(folder: Path, *, named: str = "StableDiffusionPipeline") -> P
         (folder / part).mkdir(parents=True)
         (folder / part / "model.safetensors").write_bytes(b"weights")
     (folder / "tokenizer").mkdir()
-    (folder / "tokenizer" / "vocab.json").write_text("{}")
+    (folder / "tokenizer" / "vocab.json").write_text('{"a": 0}')
+    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2")
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text("{}")
     (folder / "model_index.json").write_text(json.dumps({"_class_name": named}))
@@ -99,7 +100,8 @@ def test_a_model_of_another_kind_or_without_weights_is_refused_with_what_to_pass
 @pytest.mark.parametrize(
     ("lost", "said"),
     [
-        ("tokenizer/vocab.json", "has no words; expected one of tokenizer.json, vocab.json, vocab.txt"),
+        ("tokenizer/vocab.json", "has no words; expected tokenizer.json, or vocab.json and merges.txt"),
+        ("tokenizer/merges.txt", "has no words; expected tokenizer.json, or vocab.json and merges.txt"),
         ("scheduler/scheduler_config.json", "has no readable scheduler_config.json"),
     ],
 )

@@ -19,6 +19,7 @@ from trainables.generators.dcgan import Dcgan
 from trainables.generators.diffusion import Diffusion
 from trainables.generators.fitted import FittedNetworks
 from trainables.generators.networks.dcgan import DcganGenerator, create
+from trainables.generators.networks.denoiser import DiffusionNetwork
 from trainables.generators.previews import is_due
 from trainables.generators.settling import settle
 from trainables.generators.training import Deck, affine_set
@@ -122,16 +123,23 @@ def test_a_pool_of_noise_is_refused_after_a_training_of_some_length() -> None:
     noise_NCHW = 0.3 * torch.randn(64, 1, 32, 32, generator=rng(2))
     fitted = Fixed((noise_NCHW, noise_NCHW))
     check_images(fitted, train, steps=799, batch_size=4, seed=0)
-    with pytest.raises(DivergedError, match="the generator makes noise: after 800 steps its mean"):
+    with pytest.raises(DivergedError, match="the generator makes noise: after 800 steps, its mean"):
         check_images(fitted, train, steps=800, batch_size=4, seed=0)
 
 
 def test_a_training_is_not_judged_by_a_sampling_that_its_trials_replace(monkeypatch: pytest.MonkeyPatch) -> None:
-    black = torch.full((64, 1, 32, 32), -1.0)
-    monkeypatch.setattr(FittedNetworks, "sample", lambda self, index, start, count, *, seed: black[:count])
-    Diffusion(DiffusionConfig(width=4)).begin(images(), seed=0, device=CPU).fitted()
+    def black(self: nn.Module, noise_NM: Tensor, labels_N: Tensor) -> Tensor:
+        return torch.full((len(noise_NM), 1, 32, 32), -1.0)
+
+    monkeypatch.setattr(DiffusionNetwork, "forward", black)
+    sampled_by_trials = Diffusion(DiffusionConfig(width=4, batch_size=2)).begin(images(), seed=0, device=CPU)
+    for _ in range(200):
+        sampled_by_trials.step()
+    assert float(sampled_by_trials.fitted().sample(0, 0, 2, seed=0).max()) == -1.0
+    monkeypatch.setattr(DcganGenerator, "forward", black)
+    sampled_alike = Dcgan(DcganConfig(width=4, latent_size=4)).begin(images(), seed=0, device=CPU)
     with pytest.raises(DivergedError, match="all alike: at the end"):
-        Dcgan(DcganConfig(width=4, latent_size=4)).begin(images(), seed=0, device=CPU).fitted()
+        sampled_alike.fitted()
 
 
 def test_a_discriminator_that_has_won_is_found() -> None:
