@@ -15,7 +15,6 @@ from typing import Any
 
 from rich.console import Console
 
-from mlflow_tracking.connect import check_server
 from mlflow_tracking.live import LiveProjector
 from mlflow_tracking.names import CONFIRMATION_FILE, KIND_CONFIRM
 from mlflow_tracking.projector import Projector
@@ -29,7 +28,7 @@ from search.pretrained import refuse_missing
 from search.ray_start import ray_left_at_the_end
 from search.report.write import try_report
 from search.settings import Resources, SettingsError
-from search.storage import check_writable, find_search
+from search.storage import check_tracking, check_writable, find_search
 from search.verdict import LEVEL, Verdict, judge
 from search.verdict_text import print_verdict, sentences
 from search.versions import versions
@@ -84,7 +83,7 @@ def confirm_search(storage: Path, name: str | None, wish: Wish, resources: Resou
     record = search.search()
     check_threads(resources, record.threads)
     check_writable(storage)
-    check_server(record.tracking_uri)
+    check_tracking(search)
     with ray_left_at_the_end(), driving(search, console):
         confirmation = _unfinished(search)
         if confirmation is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from mlflow_tracking.connect import TrackingError, TrackingOutage, check_server, shown
+from mlflow_tracking.connect import TrackingError, TrackingOutage, shown
 from mlflow_tracking.models import NotTracked, Registered, register
 from mlflow_tracking.names import CONFIRMATION_FILE
 from mlflow_tracking.remote import search_id
@@ -17,7 +17,7 @@ from search.attempt import driving
 from search.commands import predict_command, refit_command, sync_command
 from search.console import open_console
 from search.outcome import policy, rank
-from search.storage import check_writable, find_search
+from search.storage import check_tracking, check_writable, find_search
 from search.versions import versions
 from search.winner import bench, chosen_trial, config_of
 from spaces.wording import counted
@@ -45,7 +45,7 @@ def refit(storage: Path, name: str | None, trial_id: str | None) -> int:
     search = find_search(storage, name)
     trial = chosen_trial(search, trial_id)
     check_writable(storage)
-    check_server(search.search().tracking_uri)
+    check_tracking(search)
     with driving(search, console):
         return refit_trial(search, trial, console)
 

@@ -6,6 +6,7 @@ import time
 import uuid
 from pathlib import Path
 
+from mlflow_tracking.connect import TrackingError, check_server
 from search.commands import resume_command
 from search.settings import SettingsError
 from spaces.errors import nearest
@@ -108,4 +109,15 @@ def check_writable(storage: Path) -> None:
         raise SettingsError(
             f"--storage {storage} cannot be written ({error.strerror or type(error).__name__}), and this command has "
             f"to; mend that."
+        ) from None
+
+
+def check_tracking(search: Ledger) -> None:
+    """For commands that write where a search is tracked, or show it. Raises: TrackingError if that cannot be used."""
+    try:
+        check_server(search.search().tracking_uri)
+    except TrackingError as error:
+        raise TrackingError(
+            f"{error} Where '{search.folder.name}' is tracked elsewhere by now: "
+            f"{resume_command(search)} --tracking-uri ADDRESS"
         ) from None

@@ -12,13 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlflow_tracking.address import page_address
-from mlflow_tracking.connect import check_server, client_for, is_server, probe, shown
+from mlflow_tracking.connect import client_for, is_server, probe, shown
 from mlflow_tracking.names import SEARCH_ID
 from mlflow_tracking.remote import search_id
 from search.commands import sync_command
 from search.console import open_console
 from search.settings import SettingsError
-from search.storage import find_search
+from search.storage import check_tracking, find_search
 from trainables.ledger import Ledger
 
 _HOST = "127.0.0.1"
@@ -66,7 +66,7 @@ def ui(storage: Path, name: str | None, port: int | None) -> int:
 
 def _experiment(search: Ledger) -> str:
     record = search.search()
-    check_server(record.tracking_uri)
+    check_tracking(search)
     ours = f"tags.`{SEARCH_ID}` = '{search_id(record)}'"
     found = client_for(record.tracking_uri).search_experiments(filter_string=ours, max_results=1)
     if not found:

@@ -204,7 +204,7 @@ class Begun:
         )  # fmt: skip
         self.computed = self.images = 0
         monkeypatch.setattr(confirm, "compute", self._compute)
-        monkeypatch.setattr(confirm, "check_server", lambda uri: None)
+        monkeypatch.setattr(confirm, "check_tracking", lambda search: None)
 
     def _lock(self) -> None:
         record = self.search.search()

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,17 @@ def test_commands_that_write_say_what_is_wrong_with_a_storage(
     monkeypatch.setattr(Path, "touch", refuse)
     assert main([*command.split(), "--storage", str(tiny_search.storage)]) == code
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["refit", "confirm", "ui"])
+def test_a_search_that_is_tracked_elsewhere_by_now_says_how_to_name_it(
+    command: str, tiny_search: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_search.write_search(replace(tiny_search.search(), tracking_uri="http://127.0.0.1:9"))
+    assert main([command, NAME, "--storage", str(tiny_search.storage)]) == EXIT_BAD_INPUT
+    said = capsys.readouterr().err
+    assert f"--resume {NAME}" in said
+    assert said.rstrip().endswith("--tracking-uri ADDRESS")
 
 
 def test_a_file_system_without_exclusive_create_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
