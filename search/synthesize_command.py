@@ -32,8 +32,8 @@ from trainables.data.image_set import ImageSet
 from trainables.data.resampling import Scaling
 from trainables.errors import FinalTrialError, StopRequested
 from trainables.files import read_json
-from trainables.fold_stages import FoldStages
 from trainables.generators.acceptance import check_images
+from trainables.generators.base import FittedGenerator
 from trainables.ledger import Ledger, SearchRecord
 from trainables.metrics.copies import Copies, find_copies
 from trainables.pool import CHUNK, largest_remainder
@@ -153,11 +153,9 @@ def _make(wish: SynthesizeWish, record: SearchRecord, config: TrialConfig, found
     folder = stages.preprocessed().folder
     real = load_image_set(folder)
     generator = stages.generator(real)
-    trained = stages.keys.trained
-    check_images(
-        stages.fitted(generator, real), real, steps=trained.steps, batch_size=trained.batch_size, seed=wish.seed
-    )
-    images = _sample(wish, stages, real, found)
+    fitted, trained = stages.fitted(generator, real), stages.keys.trained
+    check_images(fitted, real, steps=trained.steps, batch_size=trained.batch_size, seed=wish.seed)
+    images = _sample(wish, fitted, real, found)
     extractor = stages.load_extractor(stages.extractor(real), real)
     return _Made(
         images=images,
@@ -168,9 +166,8 @@ def _make(wish: SynthesizeWish, record: SearchRecord, config: TrialConfig, found
     )
 
 
-def _sample(wish: SynthesizeWish, stages: FoldStages, real: ImageSet, found: Bench) -> ImageSet:
+def _sample(wish: SynthesizeWish, fitted: FittedGenerator, real: ImageSet, found: Bench) -> ImageSet:
     """Images of each class, in the proportions of the training images, or of one class."""
-    fitted = stages.fitted(stages.generator(real), real)
     counts = _counts(wish, real)
     pieces: list[Tensor] = []
     labels: list[int] = []

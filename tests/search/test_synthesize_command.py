@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from search import synthetic_files
@@ -24,6 +25,7 @@ from trainables.data.labels import read_labels
 from trainables.data.readers import read_picture
 from trainables.data.reading import read_cohort
 from trainables.errors import DataError
+from trainables.generators.fitted import FittedNetworks
 from trainables.ledger import Ledger
 
 
@@ -190,6 +192,18 @@ def test_what_came_into_the_folder_meanwhile_is_kept(wish: SynthesizeWish, monke
     with pytest.raises(SettingsError, match="is not empty any more"):
         synthesize(wish)
     assert [path.read_text() for path in wish.out.iterdir()] == ["theirs"]
+
+
+def test_images_that_are_all_alike_are_not_written(
+    wish: SynthesizeWish, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def alike(self: FittedNetworks, class_index: int, start: int, count: int, *, seed: int) -> torch.Tensor:
+        return torch.full((count, 1, 32, 32), -1.0)
+
+    monkeypatch.setattr(FittedNetworks, "sample", alike)
+    assert synthesize(wish) == 1
+    assert "all alike" in capsys.readouterr().out
+    assert not wish.out.exists()
 
 
 def test_labels_mark_an_image_as_synthetic_by_yes_alone(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from trainables.training.graphs import Drawn
 from trainables.training.parts import Part
 
 STAGE_VERSION = 3
+"""3: spectral norm follows a discriminator whose only step is handed on."""
 
 
 class DaeGan(Egan):
